@@ -1,0 +1,57 @@
+package kernel
+
+import "math"
+
+// Dropout sets elements of a [rows,width] matrix to zero with probability P and
+// multiplies the others by 1/(1-P). Whether element (r, j) is kept is a
+// function of Key, Row0+r and j alone: masks are computed again in the backward
+// pass instead of being stored, and do not depend on batches, order or threads.
+type Dropout struct {
+	P    float32 // 0: off
+	Key  uint64  // of the seed, the step and the place in the model
+	Row0 int     // number of the first row among those of the effective batch
+}
+
+// dropRow is Dropout for one row: element j is kept iff hash(a, b, j) >= below.
+type dropRow struct {
+	a, b  uint32
+	below uint32
+	scale float32
+}
+
+// row prepares row r. The 64-bit mixer is that of SplitMix64 (Steele, Lea and
+// Flood 2014).
+func (d Dropout) row(r int) dropRow {
+	z := d.Key + uint64(int64(d.Row0)+int64(r)+1)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	z ^= z >> 31
+	below := math.Min(float64(d.P)*(1<<32), math.MaxUint32)
+	return dropRow{uint32(z), uint32(z >> 32), uint32(below), 1 / (1 - d.P)}
+}
+
+// keeps decides for element j, by a 32-bit mixer (Wellons' lowbias32) that takes
+// up one half of the row's key before and one within.
+func (d *dropRow) keeps(j int) bool {
+	x := uint32(j) + d.a
+	x = (x ^ x>>16) * 0x7feb352d
+	x ^= d.b
+	x = (x ^ x>>15) * 0x846ca68b
+	return x^x>>16 >= d.below
+}
+
+// Keeps tells whether element (r, j) survives. It is meant for tests: the
+// kernels do the same for whole rows.
+func (d Dropout) Keeps(r, j int) bool {
+	if d.P == 0 {
+		return true
+	}
+	row := d.row(r)
+	return row.keeps(j)
+}
+
+// DropoutBackward computes dx = mask*dy over [rows,width], with the mask that
+// the forward pass applied. dx may be dy. With P 0 it copies.
+func (c *CPU) DropoutBackward(dx, dy []float32, rows, width int, d Dropout) {
+	c.rows(vecJob{kind: vecDrop, x: dx, y: dy, width: width, drop: d}, rows)
+}

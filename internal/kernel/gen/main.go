@@ -1,0 +1,49 @@
+// Command gen writes the assembly of package kernel. It is a module of its own
+// so that nobody who builds the program needs avo:
+//
+//	cd internal/kernel/gen && go run . -out ../kernels_amd64.s -stubs ../kernels_amd64.go -pkg kernel
+//
+// The loops over vectors are written once, over a level (AVX-512 or AVX2) that
+// knows its registers and how to touch less than a whole one.
+package main
+
+import . "github.com/mmcloughlin/avo/build"
+
+func main() {
+	ConstraintExpr("amd64")
+	constants()
+
+	tileAVX512("tile12x32", 12, 2, false)
+	tileAVX512("tile8x48", 8, 3, false)
+	tileAVX512("tileBF12x32", 12, 2, true)
+	tileAVX512("tileBF8x48", 8, 3, true)
+	tileAVX2()
+	directTile(avx512, "direct4x64", 4, 4)
+	directTile(avx2, "direct4x24", 4, 3)
+
+	packCopy(avx512)
+	packCopy(avx2)
+	packCopyBF16()
+	packTurn("packTurn", false)
+	packTurn("packTurnBF16", true)
+
+	for _, l := range []level{avx512, avx2} {
+		l.add()
+		l.scale()
+		l.softDiff()
+		l.dot()
+		l.maximum()
+		l.exp()
+		l.gelu()
+		l.geluBack()
+		l.drop()
+		l.normStat()
+		l.norm()
+		l.normBack()
+		l.adam()
+		l.squares()
+		l.round()
+	}
+	limits()
+	Generate()
+}

@@ -1,0 +1,90 @@
+package kernel
+
+import "math"
+
+// Head is the language-model head with its loss: logits = H·Wᵀ, and for each
+// row the cross-entropy of its softmax against a target. The logits exist only
+// for a chunk of rows at a time.
+type Head struct {
+	Rows, Width, Vocab, SeqLen int
+
+	H       []float32 // [Rows,Width]
+	W       []float32 // [Vocab,Width]
+	Targets []int32   // [Rows]; -1: the row has no target, its loss is 0
+	Scale   float32   // of the gradient, which is that of Scale*sum(losses)
+	BF16    bool      // as in Gemm
+}
+
+// headRows is the most rows in a chunk. Chunks of long sequences begin anew
+// with each sequence and short sequences are not cut, so that sums do not
+// depend on the batch.
+const headRows = 512
+
+// HeadLoss computes losses[r] = -log softmax(H·Wᵀ)[r, Targets[r]].
+func (c *CPU) HeadLoss(h *Head, losses []float32) {
+	h.chunks(func(lo, hi int) { c.headChunk(h, losses, lo, hi, false) })
+}
+
+// HeadLossGrad computes the losses, dh [Rows,Width], which is overwritten, and
+// adds the gradient of W to dw [Vocab,Width].
+func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
+	h.chunks(func(lo, hi int) {
+		d := c.headChunk(h, losses, lo, hi, true)
+		c.Gemm(&Gemm{
+			M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16,
+		})
+		c.Gemm(&Gemm{
+			M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: true, KBlock: h.SeqLen,
+			A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16,
+		})
+	})
+}
+
+// chunks calls f for each chunk of rows.
+func (h *Head) chunks(f func(lo, hi int)) {
+	whole := max(1, headRows/max(1, h.SeqLen)) * h.SeqLen // sequences that fit a chunk
+	for lo := 0; lo < h.Rows; lo += whole {
+		end := min(lo+whole, h.Rows)
+		for from := lo; from < end; from += headRows {
+			f(from, min(from+headRows, end))
+		}
+	}
+}
+
+// headJob turns logits into losses and, in place, gradients.
+type headJob struct {
+	Head
+	cpu            *CPU
+	logits, losses []float32
+	lo             int
+	grad           bool
+}
+
+// headChunk does rows [lo,hi) and returns the logits' gradient, or the
+// unnormalised probabilities if that is not wanted.
+func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, grad bool) []float32 {
+	logits := c.chunk.get((hi - lo) * h.Vocab)
+	c.Gemm(&Gemm{M: hi - lo, N: h.Vocab, K: h.Width, TransB: true, A: h.H[lo*h.Width:], B: h.W, C: logits, BF16: h.BF16})
+	c.headJob = headJob{*h, c, logits, losses, lo, grad}
+	c.pool.run(hi-lo, &c.headJob)
+	c.headJob = headJob{}
+	return logits
+}
+
+func (j *headJob) part(_ *worker, i int) {
+	v, row, target := &j.cpu.isa.vectors, j.logits[i*j.Vocab:][:j.Vocab], j.Targets[j.lo+i]
+	if target < 0 {
+		j.losses[j.lo+i] = 0
+		if j.grad {
+			clear(row)
+		}
+		return
+	}
+	top, logit := v.maximum(row), row[target]
+	sum := v.exp(row, row, 1, -top)
+	j.losses[j.lo+i] = top + float32(math.Log(float64(sum))) - logit
+	if j.grad {
+		v.scale(row, row, j.Scale/sum)
+		row[target] -= j.Scale
+	}
+}

@@ -1,0 +1,66 @@
+package kernel
+
+import (
+	"fmt"
+	"strings"
+)
+
+// isa is what one instruction set brings: tiles for matrix products and loops
+// over vectors.
+type isa struct {
+	name string
+
+	tile     tile // fp32
+	wide     tile // fp32, for outputs too wide for the caches (the vocabulary)
+	bf16     tile
+	bf16Wide tile
+	direct   tile // fp32, for few rows, where there is a runDirect
+	pack     packers
+	peak     peakOf
+
+	vectors
+}
+
+// tile is a micro-kernel and the size of the tile of C that it computes.
+type tile struct {
+	mr, nr int
+	pairs  bool // operands are packed as pairs of bf16, k counts pairs
+	round  bool // operands are rounded to bf16 while they are packed, and stay fp32
+
+	// run computes the tile C[mr,nr] = A·B, or += if acc is not 0. A is packed
+	// [k][mr], B [k][nr]; rows of C are ldc floats apart.
+	run func(k int, a, b, c *float32, ldc, acc int)
+
+	// runDirect does the same with B as it is stored, rows ldb floats apart.
+	runDirect func(k int, a, b *float32, ldb int, c *float32, ldc, acc int)
+}
+
+// findISA returns the instruction set by its name, or the best for "".
+func findISA(name string) (*isa, error) {
+	sets := available()
+	var names []string
+	for _, s := range sets {
+		if s.name == name || name == "" {
+			return s, nil
+		}
+		names = append(names, s.name)
+	}
+	return nil, fmt.Errorf("instruction set %q: this machine has %s", name, strings.Join(names, ", "))
+}
+
+// ISAs names the instruction sets of this machine, the best first.
+func ISAs() []string {
+	var names []string
+	for _, s := range available() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// goISA is the level that every machine has.
+func goISA() *isa {
+	f32 := tile{mr: 2, nr: 4, run: tileGo}
+	bf := f32
+	bf.round = true
+	return &isa{name: "go", tile: f32, wide: f32, bf16: bf, bf16Wide: bf, pack: goPackers(), vectors: goVectors(), peak: goPeak()}
+}

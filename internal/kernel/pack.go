@@ -1,0 +1,88 @@
+package kernel
+
+import (
+	"math"
+)
+
+// operand is op(X) as packing sees it: element (r, k), where r runs over the
+// rows of A or the columns of B and k over the sum.
+type operand struct {
+	x       []float32
+	ld      int
+	kStride bool // X is stored [k][r]: consecutive r lie side by side; else [r][k]
+}
+
+// packers copy a panel's columns (copyRows: X is [k][r]) or transpose its rows
+// (turn: X is [r][k]) where the instruction set has something faster than Go.
+// Both return how much of the sum they did (k values from the start).
+type packers struct {
+	copyRows func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
+	turn     func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
+}
+
+func goPackers() packers {
+	none := func([]float32, int, operand, int, int, int, int, *tile) int { return 0 }
+	return packers{none, none}
+}
+
+// kSlots is how many slots of a panel kc values of the sum take.
+func (t *tile) kSlots(kc int) int {
+	if t.pairs {
+		return (kc + 1) / 2
+	}
+	return kc
+}
+
+// packPanel packs rows [r, r+rows) and sum [k, k+kc) of o into a panel of the
+// given width: slot s of the sum holds width values side by side. Those past rows
+// are arbitrary: they only reach rows or columns of a tile that are not there.
+func (s *isa) packPanel(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) {
+	dst = dst[:t.kSlots(kc)*width]
+	fast := s.pack.turn
+	if o.kStride {
+		fast = s.pack.copyRows
+	}
+	if done := fast(dst, width, o, r, rows, k, kc, t); done < kc {
+		packRest(dst, width, o, r, rows, k, kc, t, done)
+	}
+	if t.round {
+		s.round(dst)
+	}
+}
+
+// packRest is packPanel from value done of the sum on.
+func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, done int) {
+	slots := t.kSlots(kc)
+	if rows < width {
+		clear(dst[t.kSlots(done)*width:]) // arbitrary, but not slow subnormals
+	}
+	at := func(i, kk int) float32 {
+		if o.kStride {
+			return o.x[(k+kk)*o.ld+r+i]
+		}
+		return o.x[(r+i)*o.ld+k+kk]
+	}
+	switch {
+	case t.pairs:
+		for s := done / 2; s < slots; s++ {
+			for i := range rows {
+				v := bf16Bits(at(i, 2*s))
+				if 2*s+1 < kc {
+					v |= bf16Bits(at(i, 2*s+1)) << 16
+				}
+				dst[s*width+i] = math.Float32frombits(v)
+			}
+		}
+	case o.kStride:
+		for kk := done; kk < kc; kk++ {
+			d := dst[kk*width:][:rows]
+			copy(d, o.x[(k+kk)*o.ld+r:])
+		}
+	default:
+		for i := range rows {
+			for kk, v := range o.x[(r+i)*o.ld+k+done:][:kc-done] {
+				dst[(done+kk)*width+i] = v
+			}
+		}
+	}
+}
