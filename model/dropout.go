@@ -1,0 +1,44 @@
+package model
+
+import "promptgen/internal/kernel"
+
+// DropKey names the random numbers of one micro-batch's dropout. A mask is a
+// function of it and of the element's place, so it is computed again in the
+// backward pass instead of being stored, and does not depend on how the
+// effective batch is cut into micro-batches.
+type DropKey struct {
+	Seed, Step uint64
+	Seq0       int // index in the effective batch of the first sequence given
+}
+
+// dropSite is a place in the model where values are dropped.
+type dropSite uint64
+
+const (
+	dropEmbedding dropSite = iota
+	dropAttention          // the softmax's weights
+	dropAttnResidual
+	dropMLPResidual
+)
+
+// dropout is the mask of a site; off outside of training.
+func (g *Graph) dropout(p float64, layer int, site dropSite) kernel.Dropout {
+	if p == 0 || !g.run.training {
+		return kernel.Dropout{}
+	}
+	k := g.run.drop
+	h := mix(k.Seed)
+	for _, v := range [...]uint64{k.Step, uint64(layer), uint64(site)} {
+		h = mix(h ^ v)
+	}
+	return kernel.Dropout{P: float32(p), Key: h, Row0: k.Seq0 * g.opt.SeqLen}
+}
+
+// mix is the finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of
+// the input changes every bit of the result with probability one half.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

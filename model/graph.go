@@ -1,0 +1,347 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
+)
+
+// GraphOptions are what a graph's memory depends on besides the Config.
+type GraphOptions struct {
+	Batch  int // most sequences in one call of Step or Eval (a micro-batch)
+	SeqLen int // tokens of a sequence, at most n_positions
+	// Sequences is the most sequences whose gradients are added up before
+	// ZeroGrads (the effective batch). 0: Batch.
+	Sequences   int
+	BF16        bool // operands of matrix products rounded to bfloat16
+	Recompute   Recompute
+	ForwardOnly bool // Eval and Logits only: no gradients, least memory
+}
+
+func (o GraphOptions) withDefaults() GraphOptions {
+	if o.Sequences == 0 {
+		o.Sequences = o.Batch
+	}
+	return o
+}
+
+// Graph is GPT-2's forward and backward pass over a Params: an expression graph
+// of fused operations (sublayers.go) that Gorgonia differentiates and runs, in
+// memory that is allocated once (buffers.go). It is used by one caller at a
+// time.
+//
+//	g.ZeroGrads()
+//	for each micro-batch {
+//		loss, err := g.Step(ids, targets, 1/targetsInTheEffectiveBatch, key)
+//	}
+//	solver.Step(g.ValueGrads())
+//
+// The gradients do not depend, to the last bit, on how the effective batch is
+// cut into micro-batches, nor on the number of threads.
+type Graph struct {
+	cpu *kernel.CPU
+	cfg Config
+	opt GraphOptions
+	act kernel.Act
+
+	p     *Params
+	grads *Params
+	buf   *buffers
+	loss  *gorgonia.F32
+
+	train, eval gorgonia.VM // train is nil for ForwardOnly
+	valueGrads  []gorgonia.ValueGrad
+	slots       int // rows of buf.lookup in use
+
+	run run // what the operations are computing now
+
+	// Arguments of the kernels, kept here so that a step allocates none.
+	gemmArgs kernel.Gemm
+	attnArgs kernel.Attention
+	headArgs kernel.Head
+}
+
+// run is the state of one call.
+type run struct {
+	training            bool
+	rows                int
+	ids, targets, slots []int32
+	scale               float32
+	drop                DropKey
+	loss                float64
+}
+
+// builder makes one expression graph over the Graph's buffers.
+type builder struct {
+	g            *Graph
+	expr         *gorgonia.ExprGraph
+	train        bool
+	ids, targets *gorgonia.Node
+	nodes        gorgonia.Nodes // of the parameters, in the order of Params.Tensors
+	dx           gorgonia.Value
+	err          error
+}
+
+var errUpstream = errors.New("the gradient that arrives is not the residual stream's")
+
+// NewGraph allocates the buffers and builds the graph of p.
+func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
+	o = o.withDefaults()
+	l := p.Config.Faults()
+	if p.Config.VocabSize == 0 {
+		l.Addf("vocab_size is not set")
+	}
+	if o.Batch < 1 || o.Sequences < o.Batch {
+		l.Addf("batch must be at least 1 and at most the effective batch (%d), not %d", o.Sequences, o.Batch)
+	}
+	if o.SeqLen < 1 || o.SeqLen > p.Config.NPositions {
+		l.Addf("sequence length must be between 1 and n_positions (%d), not %d", p.Config.NPositions, o.SeqLen)
+	}
+	if err := l.Err("graph"); err != nil {
+		return nil, err
+	}
+	g := &Graph{cpu: cpu, cfg: p.Config, opt: o, p: p, loss: gorgonia.NewF32(0)}
+	g.act = map[Activation]kernel.Act{GELUNew: kernel.ActGELUNew, GELU: kernel.ActGELU, ReLU: kernel.ActReLU}[p.Config.Act()]
+	g.buf = newBuffers(p.Config, !p.HeadTied, o)
+	if !o.ForwardOnly {
+		g.grads = ParamsOver(p.Config, !p.HeadTied, g.buf.grads)
+		var err error
+		if g.train, err = g.build(true); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	g.eval, err = g.build(false)
+	return g, err
+}
+
+// build makes the expression graph, for training with its gradients, and the
+// machine that runs it.
+func (g *Graph) build(train bool) (gorgonia.VM, error) {
+	rows := g.opt.Batch * g.opt.SeqLen
+	b := &builder{g: g, expr: gorgonia.NewGraph(), train: train}
+	b.ids = gorgonia.NewVector(b.expr, tensor.Int32, gorgonia.WithName("ids"), gorgonia.WithShape(rows),
+		gorgonia.WithValue(tensor.New(tensor.WithShape(rows), tensor.WithBacking(g.buf.ids))))
+	b.targets = gorgonia.NewVector(b.expr, tensor.Int32, gorgonia.WithName("targets"), gorgonia.WithShape(rows),
+		gorgonia.WithValue(tensor.New(tensor.WithShape(rows), tensor.WithBacking(g.buf.targets))))
+	for _, t := range g.p.Tensors {
+		b.nodes = append(b.nodes, gorgonia.NewTensor(b.expr, tensor.Float32, len(t.Shape),
+			gorgonia.WithName(t.Name), gorgonia.WithShape(t.Shape...), gorgonia.WithValue(dense(t.Data, t.Shape...))))
+	}
+	if train {
+		b.dx = b.stream(g.buf.dx)
+	}
+	x, xs := b.embedding(), g.buf.embd
+	for l := range g.cfg.NLayer {
+		x, xs = b.attention(l, x, xs), g.buf.attn[l].y
+		x, xs = b.mlp(l, x, xs), g.buf.mlp[l].y
+	}
+	cost := b.head(x, xs)
+	if b.err != nil {
+		return nil, b.err
+	}
+	if train {
+		if _, err := gorgonia.Grad(cost, b.nodes...); err != nil {
+			return nil, fmt.Errorf("differentiating the graph: %w", err)
+		}
+		g.valueGrads = gorgonia.NodesToValueGrads(b.nodes)
+	}
+	return gorgonia.NewTapeMachine(b.expr), nil
+}
+
+// dense wraps memory of ours.
+func dense(data []float32, shape ...int) *tensor.Dense {
+	return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(data))
+}
+
+// stream is a value of the residual stream's shape.
+func (b *builder) stream(data []float32) gorgonia.Value {
+	return dense(data, b.g.opt.Batch*b.g.opt.SeqLen, b.g.cfg.NEmbd)
+}
+
+// index finds the parameter whose memory w is.
+func (b *builder) index(w []float32) int {
+	for i, t := range b.g.p.Tensors {
+		if &t.Data[0] == &w[0] {
+			return i
+		}
+	}
+	panic("model: not a parameter") // a programming error, found by every test
+}
+
+func (b *builder) param(w []float32) *gorgonia.Node { return b.nodes[b.index(w)] }
+
+func (b *builder) grad(w []float32) gorgonia.Value {
+	if !b.train {
+		return nil
+	}
+	t := b.g.grads.Tensors[b.index(w)]
+	return dense(t.Data, t.Shape...)
+}
+
+func (b *builder) edge(w []float32) edge { return edge{b.param(w), b.grad(w)} }
+
+// Step runs the forward and backward pass over a micro-batch and adds the
+// gradient of scale * (sum of the losses) to Grads. ids and targets are
+// [sequences, SeqLen], at most Batch sequences; a target of -1 is ignored. The
+// result is the sum of the losses, exactly independent of the order of adding.
+func (g *Graph) Step(ids, targets []int32, scale float32, key DropKey) (float64, error) {
+	if g.train == nil {
+		return 0, errors.New("a forward-only graph has no gradients")
+	}
+	if err := g.load(ids, targets); err != nil {
+		return 0, err
+	}
+	g.run.training, g.run.scale, g.run.drop = true, scale, key
+	if err := g.assignSlots(); err != nil {
+		return 0, err
+	}
+	return g.runMachine(g.train)
+}
+
+// Eval is the sum of the losses of a batch and the number of its targets, with
+// dropout off.
+func (g *Graph) Eval(ids, targets []int32) (sum float64, n int, err error) {
+	if err := g.load(ids, targets); err != nil {
+		return 0, 0, err
+	}
+	for _, t := range targets {
+		if t >= 0 {
+			n++
+		}
+	}
+	sum, err = g.runMachine(g.eval)
+	return sum, n, err
+}
+
+// Logits are the predictions [len(ids), vocab_size] of a batch, for tests and
+// for looking at a model; training never has them all at once.
+func (g *Graph) Logits(ids []int32) ([]float32, error) {
+	targets := make([]int32, len(ids))
+	for i := range targets {
+		targets[i] = -1
+	}
+	if _, _, err := g.Eval(ids, targets); err != nil {
+		return nil, err
+	}
+	logits := make([]float32, len(ids)*g.cfg.VocabSize)
+	g.product(kernel.Gemm{M: len(ids), N: g.cfg.VocabSize, K: g.cfg.NEmbd, TransB: true,
+		A: g.buf.norm, B: g.p.Head, C: logits})
+	return logits, nil
+}
+
+func (g *Graph) runMachine(vm gorgonia.VM) (float64, error) {
+	defer vm.Reset()
+	if err := vm.RunAll(); err != nil {
+		return 0, fmt.Errorf("running the graph: %w", err)
+	}
+	return g.run.loss, nil
+}
+
+// load checks a batch and copies it to where the operations read it.
+func (g *Graph) load(ids, targets []int32) error {
+	if n := len(ids); n == 0 || n%g.opt.SeqLen != 0 || n > g.opt.Batch*g.opt.SeqLen || len(targets) != n {
+		return fmt.Errorf("a batch of %d ids and %d targets is not 1 to %d sequences of %d", n, len(targets), g.opt.Batch, g.opt.SeqLen)
+	}
+	for i, id := range ids {
+		if id < 0 || int(id) >= g.cfg.VocabSize || targets[i] < -1 || int(targets[i]) >= g.cfg.VocabSize {
+			return fault.Corrupt("token id %d or target %d is outside the vocabulary of %d: the tokens belong to another vocabulary", id, targets[i], g.cfg.VocabSize)
+		}
+	}
+	n := copy(g.buf.ids, ids)
+	copy(g.buf.targets, targets)
+	g.run = run{rows: n, ids: g.buf.ids[:n], targets: g.buf.targets[:n]}
+	return nil
+}
+
+// assignSlots gives every token of the batch its row in the compact gradient
+// of the lookups.
+func (g *Graph) assignSlots() error {
+	b := g.buf
+	for i, id := range g.run.ids {
+		if b.slotOf[id] == 0 {
+			if g.slots == len(b.slotID) {
+				return fmt.Errorf("more than the %d sequences that GraphOptions.Sequences allows were added up", g.opt.Sequences)
+			}
+			b.slotID[g.slots] = id
+			g.slots++
+			b.slotOf[id] = int32(g.slots)
+		}
+		b.slots[i] = b.slotOf[id] - 1
+	}
+	g.run.slots = b.slots[:len(g.run.ids)]
+	return nil
+}
+
+// foldLookups adds the gradients of the looked-up rows to that of the token
+// embedding and starts anew.
+func (g *Graph) foldLookups() {
+	c := g.cfg.NEmbd
+	g.cpu.Parallel(g.slots, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			row := g.buf.lookup[i*c : (i+1)*c]
+			d := g.grads.WTE[int(g.buf.slotID[i])*c:][:c]
+			for j, v := range row {
+				d[j] += v
+			}
+		}
+	})
+	g.clearLookups()
+}
+
+func (g *Graph) clearLookups() {
+	clear(g.buf.lookup[:g.slots*g.cfg.NEmbd])
+	for _, id := range g.buf.slotID[:g.slots] {
+		g.buf.slotOf[id] = 0
+	}
+	g.slots = 0
+}
+
+// Grads are the gradients added up since ZeroGrads. Ask for them after the last
+// micro-batch: only then is the order of additions independent of their number.
+func (g *Graph) Grads() *Params {
+	g.foldLookups()
+	return g.grads
+}
+
+// ZeroGrads forgets the gradients.
+func (g *Graph) ZeroGrads() {
+	g.clearLookups()
+	g.cpu.Parallel(len(g.buf.grads), func(lo, hi int) { clear(g.buf.grads[lo:hi]) })
+}
+
+// ValueGrads are the parameters and their gradients for a gorgonia.Solver, in
+// the order of Params.Tensors; as Grads, after the last micro-batch.
+func (g *Graph) ValueGrads() []gorgonia.ValueGrad {
+	g.foldLookups()
+	return g.valueGrads
+}
+
+// Close releases the machines. The kernel.CPU stays the caller's.
+func (g *Graph) Close() error {
+	var errs []error
+	for _, vm := range []gorgonia.VM{g.train, g.eval} {
+		if vm != nil {
+			errs = append(errs, vm.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sumLosses adds up the losses, each rounded to a multiple of 2^-24: such sums
+// are exact in float64, so the total of an effective batch does not depend on
+// the portions that it was added up in.
+func sumLosses(losses []float32) float64 {
+	const grid = 1 << 24
+	var sum float64
+	for _, l := range losses {
+		sum += math.RoundToEven(float64(l)*grid) / grid
+	}
+	return sum
+}

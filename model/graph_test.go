@@ -1,0 +1,286 @@
+package model_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"promptgen/internal/fault"
+	"promptgen/internal/testkit"
+	"promptgen/model"
+)
+
+// tiny is a config whose sizes are all different and none a round number.
+func tiny(dropout float64) model.Config {
+	return model.Config{
+		VocabSize: 37, NPositions: 11, NCtx: 9, NEmbd: 12, NHead: 3, NLayer: 2, NInner: 20,
+		LayerNormEpsilon: 1e-5, InitializerRange: 0.3,
+		EmbdDrop: dropout, AttnDrop: dropout, ResidDrop: dropout,
+	}
+}
+
+// randomParams have no gain of 1 and no bias of 0, so that each one matters.
+func randomParams(c model.Config, untied bool, seed uint64) *model.Params {
+	p := model.NewParams(c, untied)
+	p.Init(seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for _, t := range p.Tensors {
+		if len(t.Shape) == 1 {
+			for i := range t.Data {
+				t.Data[i] += 0.2 * float32(r.NormFloat64())
+			}
+		}
+	}
+	return p
+}
+
+func randomIDs(n, vocab int, seed uint64) []int32 {
+	r := rand.New(rand.NewPCG(seed, 2))
+	ids := make([]int32, n)
+	for i := range ids {
+		ids[i] = int32(r.IntN(vocab))
+	}
+	return ids
+}
+
+// gradients runs an effective batch in micro-batches of so many sequences.
+func gradients(t testing.TB, g *model.Graph, ids []int32, seqLen, micro int, key model.DropKey) float64 {
+	t.Helper()
+	g.ZeroGrads()
+	sum := 0.0
+	for at := 0; at < len(ids); at += micro * seqLen {
+		key.Seq0 = at / seqLen
+		part := ids[at:min(at+micro*seqLen, len(ids))]
+		loss, err := g.Step(part, shifted(part, seqLen), 1/float32(len(ids)-len(ids)/seqLen), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += loss
+	}
+	return sum
+}
+
+// The gradient is the slope of the loss: for each tensor, along a random
+// direction, for every activation, tied and untied, with dropout on.
+func TestGradientsAgainstFiniteDifferences(t *testing.T) {
+	for _, act := range []model.Activation{model.GELUNew, model.GELU, model.ReLU} {
+		for _, untied := range []bool{false, true} {
+			if untied && act != model.GELUNew {
+				continue // the head knows nothing of the activation
+			}
+			c := tiny(0.2)
+			c.Activation = act
+			const batch, seqLen = 3, 9
+			p := randomParams(c, untied, 5)
+			if act == model.ReLU { // keep away from the kink, where there is no slope
+				for _, b := range p.Blocks {
+					for i := range b.FcB {
+						b.FcB[i] = float32(6 - 12*(i%2))
+					}
+				}
+			}
+			g := newGraph(t, newCPU(t, 1), p, model.GraphOptions{Batch: batch, SeqLen: seqLen})
+			ids := randomIDs(batch*seqLen, c.VocabSize, 6)
+			key := model.DropKey{Seed: 7, Step: 8}
+			n := float64(batch * (seqLen - 1))
+			gradients(t, g, ids, seqLen, batch, key)
+			grads := model.NewParams(c, untied)
+			for i, tensor := range g.Grads().Tensors {
+				copy(grads.Tensors[i].Data, tensor.Data)
+			}
+			r := rand.New(rand.NewPCG(9, 9))
+			for i, tensor := range p.Tensors {
+				before := append([]float32{}, tensor.Data...)
+				dir := make([]float64, len(before))
+				slope, size := 0.0, 0.0
+				for j := range dir {
+					dir[j] = r.NormFloat64()
+					slope += dir[j] * float64(grads.Tensors[i].Data[j])
+					size += dir[j] * dir[j] * float64(grads.Tensors[i].Data[j]) * float64(grads.Tensors[i].Data[j])
+				}
+				const h = 2e-3
+				at := func(step float64) float64 {
+					for j := range before {
+						tensor.Data[j] = before[j] + float32(step*dir[j])
+					}
+					return gradients(t, g, ids, seqLen, batch, key) / n
+				}
+				// Richardson's extrapolation takes the cubic term out.
+				d1 := (at(h) - at(-h)) / (2 * h)
+				d2 := (at(2*h) - at(-2*h)) / (4 * h)
+				got := (4*d1 - d2) / 3
+				copy(tensor.Data, before)
+				if limit := 2e-3*math.Sqrt(size) + 3e-4; math.Abs(got-slope) > limit {
+					t.Errorf("%s untied %v: %s: slope %.6f, differences say %.6f (limit %.6f)", act, untied, tensor.Name, slope, got, limit)
+				}
+			}
+		}
+	}
+}
+
+// Gradients do not depend, to the bit, on how the effective batch is cut, on
+// the number of threads, or on recomputing; dropout included.
+func TestStepIndependentOfMicroBatchThreadsAndRecompute(t *testing.T) {
+	c := tiny(0.15)
+	const seqs, seqLen = 8, 9
+	ids := randomIDs(seqs*seqLen, c.VocabSize, 3)
+	key := model.DropKey{Seed: 1, Step: 2}
+	for _, untied := range []bool{false, true} {
+		for _, bf16 := range []bool{false, true} {
+			p := randomParams(c, untied, 4)
+			var first []model.Tensor
+			var firstLoss float64
+			for _, v := range []struct {
+				micro, threads int
+				recompute      model.Recompute
+			}{{8, 1, 0}, {1, 1, 0}, {8, 3, 0}, {3, 2, 0}, {5, 4, model.RecomputeSublayers}, {1, 2, model.RecomputeSublayers}} {
+				g := newGraph(t, newCPU(t, v.threads), p, model.GraphOptions{
+					Batch: v.micro, Sequences: seqs, SeqLen: seqLen, BF16: bf16, Recompute: v.recompute})
+				loss := gradients(t, g, ids, seqLen, v.micro, key)
+				loss2 := gradients(t, g, ids, seqLen, v.micro, key) // nothing is left over from before
+				if loss != loss2 {
+					t.Errorf("%+v: loss %v, then %v", v, loss, loss2)
+				}
+				got := g.Grads().Tensors
+				if first == nil {
+					first, firstLoss = got, loss
+					continue
+				}
+				if loss != firstLoss {
+					t.Errorf("%+v: loss %v, want %v", v, loss, firstLoss)
+				}
+				for i, tensor := range got {
+					if d := testkit.MaxDiff(tensor.Data, first[i].Data); d != 0 {
+						t.Errorf("bf16 %v %+v: %s differs by %g", bf16, v, tensor.Name, d)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Dropout changes the loss of training, differs from step to step, and is off
+// in evaluation.
+func TestDropoutOnlyInTraining(t *testing.T) {
+	const seqLen = 9
+	p := randomParams(tiny(0.3), false, 1)
+	plain := model.ParamsFrom(tiny(0), false, dataOf(p))
+	ids := randomIDs(2*seqLen, 37, 2)
+	cpu := newCPU(t, 2)
+	g := newGraph(t, cpu, p, model.GraphOptions{Batch: 2, SeqLen: seqLen})
+	g0 := newGraph(t, cpu, plain, model.GraphOptions{Batch: 2, SeqLen: seqLen, ForwardOnly: true})
+
+	a := gradients(t, g, ids, seqLen, 2, model.DropKey{Step: 1})
+	b := gradients(t, g, ids, seqLen, 2, model.DropKey{Step: 2})
+	eval, n, err := g.Eval(ids, shifted(ids, seqLen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _, err := g0.Eval(ids, shifted(ids, seqLen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != 2*(seqLen-1) {
+		t.Errorf("%d targets", n)
+	}
+	if a == b || a == eval || eval != want {
+		t.Errorf("losses: step 1 %v, step 2 %v, evaluation %v, without dropout %v", a, b, eval, want)
+	}
+}
+
+func dataOf(p *model.Params) [][]float32 {
+	var all [][]float32
+	for _, t := range p.Tensors {
+		all = append(all, t.Data)
+	}
+	return all
+}
+
+// What does not fit the graph is refused with a line, never a panic.
+func TestStepRefusesBadBatches(t *testing.T) {
+	p := randomParams(tiny(0), false, 1)
+	g := newGraph(t, newCPU(t, 1), p, model.GraphOptions{Batch: 2, SeqLen: 4, Sequences: 2})
+	ok := []int32{1, 2, 3, 4}
+	for name, in := range map[string][2][]int32{
+		"nothing":            {nil, nil},
+		"a broken sequence":  {ok[:3], ok[:3]},
+		"too many sequences": {make([]int32, 12), make([]int32, 12)},
+		"fewer targets":      {ok, ok[:3]},
+		"an id too large":    {{1, 2, 3, 37}, ok},
+		"a negative id":      {{1, 2, 3, -1}, ok},
+		"a target too large": {ok, {1, 2, 3, 37}},
+	} {
+		if _, err := g.Step(in[0], in[1], 1, model.DropKey{}); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	if _, err := g.Step([]int32{1, 2, 3, 37}, ok, 1, model.DropKey{}); fault.Code(err) != fault.CodeCorrupt {
+		t.Errorf("foreign id: %v", err)
+	}
+	if _, err := g.Step(ok, ok, 1, model.DropKey{}); err != nil {
+		t.Errorf("after refusals: %v", err)
+	}
+	if _, err := model.NewGraph(newCPU(t, 1), p, model.GraphOptions{Batch: 0, SeqLen: 99}); err == nil {
+		t.Error("a graph of no batch was made")
+	}
+}
+
+// Recomputing and forward-only graphs need less memory.
+func TestBuffersTable(t *testing.T) {
+	c := tiny(0)
+	o := model.GraphOptions{Batch: 4, SeqLen: 9}
+	all := model.Bytes(model.Buffers(c, false, o))
+	o.Recompute = model.RecomputeSublayers
+	less := model.Bytes(model.Buffers(c, false, o))
+	o.ForwardOnly = true
+	least := model.Bytes(model.Buffers(c, false, o))
+	if !(least < less && less < all) {
+		t.Errorf("%d bytes, recomputing %d, forward only %d", all, less, least)
+	}
+}
+
+// benchConfig is the "test" preset of the original, its vocabulary cut.
+func benchConfig() model.Config {
+	return model.Config{VocabSize: 4000, NPositions: 64, NCtx: 64, NEmbd: 128, NHead: 2, NLayer: 2,
+		LayerNormEpsilon: 1e-5, InitializerRange: 0.02, EmbdDrop: 0.1, AttnDrop: 0.1, ResidDrop: 0.1}
+}
+
+// A steady step allocates next to nothing: what remains is the machine's own
+// bookkeeping, a few small objects a node.
+func TestStepAllocations(t *testing.T) {
+	c := tiny(0.1)
+	g := newGraph(t, newCPU(t, 2), randomParams(c, false, 1), model.GraphOptions{Batch: 2, SeqLen: c.NCtx})
+	ids := randomIDs(2*c.NCtx, c.VocabSize, 1)
+	targets := shifted(ids, c.NCtx)
+	step := func() {
+		g.ZeroGrads()
+		if _, err := g.Step(ids, targets, 1, model.DropKey{}); err != nil {
+			t.Fatal(err)
+		}
+		g.ValueGrads()
+	}
+	step()
+	if n := testing.AllocsPerRun(5, step); n > 400 {
+		t.Errorf("%v allocations a step", n)
+	} else {
+		t.Logf("%v allocations a step", n)
+	}
+}
+
+func BenchmarkStep(b *testing.B) {
+	c := benchConfig()
+	const batch = 8
+	g := newGraph(b, newCPU(b, 0), randomParams(c, false, 1), model.GraphOptions{Batch: batch, SeqLen: c.NCtx})
+	ids := randomIDs(batch*c.NCtx, c.VocabSize, 1)
+	targets := shifted(ids, c.NCtx)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		g.ZeroGrads()
+		if _, err := g.Step(ids, targets, 1, model.DropKey{}); err != nil {
+			b.Fatal(err)
+		}
+		g.ValueGrads()
+	}
+	b.ReportMetric(float64(b.N*len(ids))/b.Elapsed().Seconds(), "tokens/s")
+}

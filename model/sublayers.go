@@ -1,0 +1,233 @@
+package model
+
+import (
+	"gorgonia.org/gorgonia"
+
+	"promptgen/internal/autodiff"
+	"promptgen/internal/kernel"
+)
+
+// The fused operations, forward and backward side by side. Rows are the
+// sequences given to this run times the sequence length; C is n_embd, I n_inner,
+// V vocab_size. x is the residual stream [rows, C].
+//
+// The gradient of the residual stream lives in one buffer, dx, that every
+// backward operation updates in place: the sublayers have the form x + f(x), so
+// what reaches x is what reached the result, plus what comes through f.
+// Gradients of parameters are added to, so that micro-batches sum up.
+
+// embedding adds x = drop(wte[id] + wpe[position]).
+//
+// The tied head owns the gradient of wte in the graph, since a node may have
+// only one gradient. What the lookups contribute is added up by itself, in the
+// compact buffer of rows that were looked up, and joins in foldLookups: the
+// order of additions then is all of the head's, then all of the lookups', in
+// whatever portions the effective batch is computed.
+func (b *builder) embedding() *gorgonia.Node {
+	g := b.g
+	c := g.cfg
+	forward := func() error {
+		g.cpu.EmbedForward(g.rows(g.buf.embd, c.NEmbd), g.run.ids, g.p.WTE, g.p.WPE,
+			g.opt.SeqLen, c.NEmbd, g.dropout(c.EmbdDrop, 0, dropEmbedding))
+		return nil
+	}
+	backward := func() {
+		g.cpu.EmbedBackward(g.buf.lookup, g.grads.WPE, g.rows(g.buf.dx, c.NEmbd), g.run.slots,
+			g.opt.SeqLen, c.NEmbd, g.dropout(c.EmbdDrop, 0, dropEmbedding))
+	}
+	wte := b.grad(g.p.WTE)
+	if g.p.HeadTied {
+		wte = nil
+	}
+	return b.apply("embedding", b.stream(g.buf.embd), forward, backward,
+		edge{b.ids, nil}, edge{b.param(g.p.WTE), wte}, edge{b.param(g.p.WPE), b.grad(g.p.WPE)})
+}
+
+// attention adds y = x + drop(heads·Wo + bo), where heads is the causal
+// self-attention of LN(x).
+func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
+	g := b.g
+	c, p, a := g.cfg, &g.p.Blocks[l], &g.buf.attn[l]
+	width := c.NEmbd
+
+	// inside is what a recomputing backward pass does again.
+	inside := func() {
+		rows := g.run.rows
+		g.cpu.LayerNormForward(a.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias,
+			rows, width, float32(c.LayerNormEpsilon))
+		g.product(kernel.Gemm{M: rows, N: 3 * width, K: width, A: a.norm, B: p.AttnW, C: a.qkv, Bias: p.AttnB})
+		g.cpu.AttentionForward(g.attention(l))
+	}
+	forward := func() error {
+		inside()
+		g.product(kernel.Gemm{M: g.run.rows, N: width, K: width, A: a.heads, B: p.ProjW, C: a.y,
+			Bias: p.ProjB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropAttnResidual)})
+		return nil
+	}
+	backward := func() {
+		if g.opt.Recompute != RecomputeOff {
+			inside()
+		}
+		d, rows := &g.grads.Blocks[l], g.run.rows
+		dy := g.undrop(c.ResidDrop, l, dropAttnResidual)
+		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, g.buf.s2, width, width)
+		dqkv := g.buf.wide[:rows*3*width]
+		g.cpu.AttentionBackward(g.attention(l), dqkv, g.rows(g.buf.s2, width))
+		g.linearBackward(a.norm, dqkv, p.AttnW, d.AttnW, d.AttnB, g.buf.s1, width, 3*width)
+		g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.s1, width),
+			g.rows(xs, width), a.mean, a.rstd, p.LN1Gain, rows, width, g.opt.SeqLen)
+	}
+	return b.apply("attention", b.stream(a.y), forward, backward, edge{x, b.dx},
+		b.edge(p.LN1Gain), b.edge(p.LN1Bias), b.edge(p.AttnW), b.edge(p.AttnB), b.edge(p.ProjW), b.edge(p.ProjB))
+}
+
+// mlp adds y = x + drop(act(LN(x)·Wfc + bfc)·Wout + bout).
+func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
+	g := b.g
+	c, p, m := g.cfg, &g.p.Blocks[l], &g.buf.mlp[l]
+	width, inner := c.NEmbd, c.Inner()
+
+	inside := func() {
+		rows := g.run.rows
+		g.cpu.LayerNormForward(m.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias,
+			rows, width, float32(c.LayerNormEpsilon))
+		g.product(kernel.Gemm{M: rows, N: inner, K: width, A: m.norm, B: p.FcW, C: m.act,
+			Bias: p.FcB, PreAct: m.pre, Act: g.act})
+	}
+	forward := func() error {
+		inside()
+		g.product(kernel.Gemm{M: g.run.rows, N: width, K: inner, A: m.act, B: p.OutW, C: m.y,
+			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)})
+		return nil
+	}
+	backward := func() {
+		if g.opt.Recompute != RecomputeOff {
+			inside()
+		}
+		d, rows := &g.grads.Blocks[l], g.run.rows
+		dy := g.undrop(c.ResidDrop, l, dropMLPResidual)
+		dact := g.buf.wide[:rows*inner]
+		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, dact, inner, width)
+		g.cpu.ActBackward(dact, dact, g.rows(m.pre, inner), g.act)
+		g.linearBackward(m.norm, dact, p.FcW, d.FcW, d.FcB, g.buf.s1, width, inner)
+		g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.s1, width),
+			g.rows(xs, width), m.mean, m.rstd, p.LN2Gain, rows, width, g.opt.SeqLen)
+	}
+	return b.apply("mlp", b.stream(m.y), forward, backward, edge{x, b.dx},
+		b.edge(p.LN2Gain), b.edge(p.LN2Bias), b.edge(p.FcW), b.edge(p.FcB), b.edge(p.OutW), b.edge(p.OutB))
+}
+
+// head adds the loss: the final LayerNorm, the logits LN(x)·W^T and their
+// cross-entropy with the targets, over chunks so that [rows, V] logits never
+// exist at once.
+//
+// In training the forward pass computes the gradients of the logits' product
+// along with the losses, while the logits are at hand; the backward pass only
+// has the LayerNorm left to do. The upstream gradient of the loss therefore
+// must be 1, which it is for the node that the graph is differentiated from;
+// scaling is the run's scale.
+func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
+	g := b.g
+	c, p := g.cfg, g.p
+	width := c.NEmbd
+	forward := func() error {
+		rows := g.run.rows
+		g.cpu.LayerNormForward(g.buf.norm, g.buf.mean, g.buf.rstd, g.rows(xs, width), p.LNFGain, p.LNFBias,
+			rows, width, float32(c.LayerNormEpsilon))
+		g.headArgs = kernel.Head{Rows: rows, Width: width, Vocab: c.VocabSize, SeqLen: g.opt.SeqLen,
+			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, BF16: g.opt.BF16}
+		if b.train {
+			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), g.rows(g.buf.s1, width), g.grads.Head)
+		} else {
+			g.cpu.HeadLoss(&g.headArgs, g.rows(g.buf.losses, 1))
+		}
+		g.run.loss = sumLosses(g.rows(g.buf.losses, 1))
+		*g.loss = gorgonia.F32(g.run.loss)
+		return nil
+	}
+	backward := func() {
+		dx := g.rows(g.buf.dx, width)
+		clear(dx)
+		g.cpu.LayerNormBackward(dx, g.grads.LNFGain, g.grads.LNFBias, g.rows(g.buf.s1, width),
+			g.rows(xs, width), g.buf.mean, g.buf.rstd, p.LNFGain, g.run.rows, width, g.opt.SeqLen)
+	}
+	return b.apply("head", g.loss, forward, backward, edge{x, b.dx},
+		b.edge(p.LNFGain), b.edge(p.LNFBias), b.edge(p.Head), edge{b.targets, nil})
+}
+
+// product computes a matrix product of dense operands in the graph's precision.
+func (g *Graph) product(o kernel.Gemm) {
+	o.BF16 = g.opt.BF16
+	g.gemmArgs = o
+	g.cpu.Gemm(&g.gemmArgs)
+}
+
+// linearBackward is the backward pass of y = x·W + b with W [in, out]: adds to
+// dW and db, overwrites dx [rows, in]. Sums over rows restart at every sequence.
+func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int) {
+	rows, seq := g.run.rows, g.opt.SeqLen
+	g.cpu.BiasBackward(db, g.rows(dy, out), rows, out, seq)
+	g.product(kernel.Gemm{M: in, N: out, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: x, B: dy, C: dw})
+	g.product(kernel.Gemm{M: rows, N: in, K: out, TransB: true, A: dy, B: w, C: dx})
+}
+
+// undrop is the gradient of the residual stream under a sublayer's dropout: dx
+// itself without dropout, else masked in a buffer of its own.
+func (g *Graph) undrop(p float64, layer int, site dropSite) []float32 {
+	dx := g.rows(g.buf.dx, g.cfg.NEmbd)
+	d := g.dropout(p, layer, site)
+	if d.P == 0 {
+		return dx
+	}
+	s := g.rows(g.buf.s1, g.cfg.NEmbd)
+	g.cpu.DropoutBackward(s, dx, g.run.rows, g.cfg.NEmbd, d)
+	return s
+}
+
+// attention describes a layer's attention to the kernel.
+func (g *Graph) attention(l int) *kernel.Attention {
+	c, a := g.cfg, &g.buf.attn[l]
+	g.attnArgs = kernel.Attention{
+		Batch: g.run.rows / g.opt.SeqLen, SeqLen: g.opt.SeqLen, Heads: c.NHead, HeadDim: c.HeadDim(),
+		QKV: g.rows(a.qkv, 3*c.NEmbd), Out: g.rows(a.heads, c.NEmbd), LSE: g.rows(a.lse, c.NHead),
+		Dropout: g.dropout(c.AttnDrop, l, dropAttention), BF16: g.opt.BF16,
+	}
+	return &g.attnArgs
+}
+
+// rows cuts a buffer to the rows of the current run.
+func (g *Graph) rows(buf []float32, width int) []float32 { return buf[:g.run.rows*width] }
+
+// edge is an input of an operation and the buffer of its gradient.
+type edge struct {
+	node *gorgonia.Node
+	grad gorgonia.Value // nil: none
+}
+
+// apply adds an operation that reads from edges.
+func (b *builder) apply(name string, out gorgonia.Value, forward func() error, backward func(), in ...edge) *gorgonia.Node {
+	if b.err != nil {
+		return nil
+	}
+	op := autodiff.Op{Name: name, Out: out, Forward: forward}
+	nodes := make([]*gorgonia.Node, len(in))
+	for i, e := range in {
+		nodes[i] = e.node
+		if b.train {
+			op.Grads = append(op.Grads, e.grad)
+		}
+	}
+	last := out == gorgonia.Value(b.g.loss)
+	op.Backward = func(dy gorgonia.Value) error {
+		if !last && dy != b.dx {
+			return errUpstream
+		}
+		backward()
+		return nil
+	}
+	n, err := autodiff.Apply(op, nodes...)
+	if err != nil {
+		b.err = err
+	}
+	return n
+}
