@@ -1,0 +1,113 @@
+package blob
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"promptgen/internal/fault"
+
+	"pgregory.net/rapid"
+)
+
+// Every half and every bfloat16 widens and rounds back to itself.
+func TestHalvesAreExact(t *testing.T) {
+	for h := range 1 << 16 {
+		f := FromF16(uint16(h))
+		if math.IsNaN(float64(f)) {
+			if g := FromF16(ToF16(f)); !math.IsNaN(float64(g)) {
+				t.Fatalf("half %04x: NaN became %v", h, g)
+			}
+		} else if g := ToF16(f); g != uint16(h) {
+			t.Fatalf("half %04x is %v and went back to %04x", h, f, g)
+		}
+		f = FromBF16(uint16(h))
+		if math.IsNaN(float64(f)) {
+			if g := FromBF16(ToBF16(f)); !math.IsNaN(float64(g)) {
+				t.Fatalf("bfloat16 %04x: NaN became %v", h, g)
+			}
+		} else if g := ToBF16(f); g != uint16(h) {
+			t.Fatalf("bfloat16 %04x is %v and went back to %04x", h, f, g)
+		}
+	}
+}
+
+// What lies between two halves goes to the nearer one, and to the even one from
+// the middle.
+func TestHalvesRoundToNearestEven(t *testing.T) {
+	for _, k := range []struct {
+		from func(uint16) float32
+		to   func(float32) uint16
+		last uint16 // the largest finite one
+	}{{FromF16, ToF16, 0x7bff}, {FromBF16, ToBF16, 0x7f7f}} {
+		for h := range k.last {
+			lo, hi := float64(k.from(h)), float64(k.from(h+1))
+			mid := float32((lo + hi) / 2)
+			even := h + h&1
+			if got := k.to(mid); float64(mid) == (lo+hi)/2 && got != even {
+				t.Fatalf("%v, between %04x and %04x, became %04x", mid, h, h+1, got)
+			}
+			if got := k.to(math.Nextafter32(mid, float32(lo))); got != h && float64(mid) > lo {
+				t.Fatalf("below the middle of %04x and %04x became %04x", h, h+1, got)
+			}
+			if got := k.to(math.Nextafter32(mid, float32(hi))); got != h+1 && float64(mid) < hi {
+				t.Fatalf("above the middle of %04x and %04x became %04x", h, h+1, got)
+			}
+		}
+	}
+}
+
+// A quantized block is off by no more than its format allows: half a step and the
+// rounding of its fp16 scale, and for q4_0 a whole step at the end without a -8.
+func TestQuantizedBlocksAreClose(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := rapid.SliceOfN(rapid.Float32Range(-100, 100), QBlock, QBlock).Draw(t, "x")
+		var amax float64
+		for _, v := range x {
+			amax = max(amax, math.Abs(float64(v)))
+		}
+		for d, steps := range map[DType]float64{Q8_0: 127 * 1.7, Q4_0: 8 * 0.97} {
+			b := Encode(nil, d, x)
+			if n, _ := d.ByteLen(QBlock); n != len(b) {
+				t.Fatalf("%s: %d bytes, want %d", d, len(b), n)
+			}
+			got := make([]float32, QBlock)
+			Decode(got, d, b)
+			for i := range x {
+				if e := math.Abs(float64(got[i] - x[i])); e > amax/steps+1e-6 {
+					t.Fatalf("%s: element %d is %v, became %v (largest %v)", d, i, x[i], got[i], amax)
+				}
+			}
+		}
+	})
+}
+
+// Writing to a mapping changes memory, never the file.
+func TestMappedFileIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	want := Encode(nil, F32, []float32{1, 2, 3})
+	if err := os.WriteFile(path, want, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, ok := View(Tensor{DType: F32, Shape: []int{3}, Bytes: f.Bytes})
+	if ok {
+		v[1] = 9
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != string(want) {
+		t.Error("the file changed")
+	}
+	if _, err := Open(path + "x"); fault.Code(err) != fault.CodeUsage {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := Open(t.TempDir()); fault.Code(err) != fault.CodeUsage {
+		t.Errorf("a folder for a file: %v", err)
+	}
+}

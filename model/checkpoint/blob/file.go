@@ -1,0 +1,69 @@
+package blob
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"promptgen/internal/fault"
+)
+
+// File is the whole of a file in memory: mapped where the system can, so that
+// opening a large one is quick and its pages are shared with the system's cache,
+// else read. The mapping is private and writable: a training may change the
+// weights in place, and the file stays as it is.
+//
+// Views of Bytes (and the float32 that Floats returns) are valid until Close.
+// Nothing closes a File by itself: one that is never closed stays as long as
+// the process does.
+type File struct {
+	Path  string
+	Bytes []byte
+	unmap func() error
+}
+
+// Open opens a regular file. One that is not there is a fault of usage (2).
+func Open(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, OpenError(path, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fault.Usage("%s: is not a file", path)
+	}
+	if info.Size() == 0 {
+		return &File{Path: path}, nil
+	}
+	b, unmap, err := mapFile(f, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	return &File{path, b, unmap}, nil
+}
+
+// Close gives the mapping back. Every view of it is invalid from then on.
+func (f *File) Close() error {
+	if f.unmap == nil {
+		return nil
+	}
+	unmap := f.unmap
+	f.unmap, f.Bytes = nil, nil
+	return unmap()
+}
+
+// OpenError is the error of a file that could not be opened: 2 where it is
+// not there or may not be read.
+func OpenError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.Usage("%s: there is no such file; check the path", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fault.Usage("%s: may not be read; check its permissions", path)
+	}
+	return err
+}

@@ -1,0 +1,229 @@
+package blob
+
+import (
+	"encoding/binary"
+	"io"
+	"math"
+	"unsafe"
+)
+
+// littleEndian tells whether this machine stores numbers as the files do.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// Floats are the elements as float32: a view of Bytes where that is possible
+// (type F32, bytes aligned, a little-endian machine), else a copy. IsWeight must
+// hold for the type and Bytes must have the right length.
+func (t Tensor) Floats() []float32 {
+	if v, ok := View(t); ok {
+		return v
+	}
+	out := make([]float32, t.Len())
+	Decode(out, t.DType, t.Bytes)
+	return out
+}
+
+// View is the float32 view of a tensor's bytes, where there can be one.
+func View(t Tensor) ([]float32, bool) {
+	if t.DType != F32 || !littleEndian || len(t.Bytes) < 4 {
+		return nil, false
+	}
+	p := unsafe.Pointer(unsafe.SliceData(t.Bytes))
+	if uintptr(p)%4 != 0 {
+		return nil, false
+	}
+	return unsafe.Slice((*float32)(p), len(t.Bytes)/4), true
+}
+
+// AsBytes is the other way round: the little-endian bytes of floats, a view of
+// them where the machine stores them so.
+func AsBytes(f []float32) []byte {
+	if len(f) == 0 {
+		return nil
+	}
+	if littleEndian {
+		return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(f))), 4*len(f))
+	}
+	b := make([]byte, 0, 4*len(f))
+	for _, v := range f {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	}
+	return b
+}
+
+// Decode converts the bytes of a weight type into dst, which has their number
+// of elements.
+func Decode(dst []float32, d DType, b []byte) {
+	le := binary.LittleEndian
+	switch d {
+	case F32:
+		if littleEndian {
+			copy(AsBytes(dst), b)
+			return
+		}
+		for i := range dst {
+			dst[i] = math.Float32frombits(le.Uint32(b[4*i:]))
+		}
+	case F16:
+		for i := range dst {
+			dst[i] = FromF16(le.Uint16(b[2*i:]))
+		}
+	case BF16:
+		for i := range dst {
+			dst[i] = FromBF16(le.Uint16(b[2*i:]))
+		}
+	case Q8_0:
+		for len(dst) > 0 {
+			scale := FromF16(le.Uint16(b))
+			for i := range QBlock {
+				dst[i] = scale * float32(int8(b[2+i]))
+			}
+			dst, b = dst[QBlock:], b[2+QBlock:]
+		}
+	case Q4_0:
+		for len(dst) > 0 {
+			scale := FromF16(le.Uint16(b))
+			for i := range QBlock / 2 {
+				dst[i] = scale * float32(int(b[2+i]&15)-8)
+				dst[i+QBlock/2] = scale * float32(int(b[2+i]>>4)-8)
+			}
+			dst, b = dst[QBlock:], b[2+QBlock/2:]
+		}
+	}
+}
+
+// Encode appends floats as a weight type. A quantized type needs a whole number
+// of blocks.
+func Encode(b []byte, d DType, src []float32) []byte {
+	le := binary.LittleEndian
+	switch d {
+	case F32:
+		for _, v := range src {
+			b = le.AppendUint32(b, math.Float32bits(v))
+		}
+	case F16:
+		for _, v := range src {
+			b = le.AppendUint16(b, ToF16(v))
+		}
+	case BF16:
+		for _, v := range src {
+			b = le.AppendUint16(b, ToBF16(v))
+		}
+	case Q8_0:
+		for ; len(src) > 0; src = src[QBlock:] {
+			b = appendQ8(b, src[:QBlock])
+		}
+	case Q4_0:
+		for ; len(src) > 0; src = src[QBlock:] {
+			b = appendQ4(b, src[:QBlock])
+		}
+	}
+	return b
+}
+
+// appendQ8 writes one q8_0 block: scale = max|x|/127, each element the nearest
+// multiple of it (ggml's quantize_row_q8_0).
+func appendQ8(b []byte, x []float32) []byte {
+	var amax float32
+	for _, v := range x {
+		amax = max(amax, float32(math.Abs(float64(v))))
+	}
+	scale := amax / 127
+	b = binary.LittleEndian.AppendUint16(b, ToF16(scale))
+	inv := float32(0)
+	if scale > 0 {
+		inv = 1 / scale
+	}
+	for _, v := range x {
+		b = append(b, byte(int8(math.Round(float64(v*inv)))))
+	}
+	return b
+}
+
+// appendQ4 writes one q4_0 block: the element furthest from 0 becomes -8
+// exactly, so scale = that/-8; nibbles hold q+8, the block's first half in the
+// low ones (ggml's quantize_row_q4_0).
+func appendQ4(b []byte, x []float32) []byte {
+	var far float32
+	for _, v := range x {
+		if math.Abs(float64(v)) > math.Abs(float64(far)) {
+			far = v
+		}
+	}
+	scale := far / -8
+	b = binary.LittleEndian.AppendUint16(b, ToF16(scale))
+	inv := float32(0)
+	if scale != 0 {
+		inv = 1 / scale
+	}
+	nibble := func(v float32) byte { return byte(max(0, min(15, int(v*inv+8.5)))) }
+	for i := range QBlock / 2 {
+		b = append(b, nibble(x[i])|nibble(x[i+QBlock/2])<<4)
+	}
+	return b
+}
+
+// FromBF16 widens a bfloat16.
+func FromBF16(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
+
+// ToBF16 rounds to the nearest bfloat16, ties to even; NaN stays NaN.
+func ToBF16(f float32) uint16 {
+	u := math.Float32bits(f)
+	if u&0x7fffffff > 0x7f800000 {
+		return uint16(u>>16) | 0x40
+	}
+	return uint16((u + 0x7fff + u>>16&1) >> 16)
+}
+
+// FromF16 widens an IEEE half.
+func FromF16(h uint16) float32 {
+	sign := uint32(h&0x8000) << 16
+	exp, frac := uint32(h>>10&31), uint32(h&0x3ff)
+	switch {
+	case exp == 31: // infinity, NaN
+		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
+	case exp == 0: // zero, subnormal: frac * 2^-24
+		f := float32(frac) * (1.0 / (1 << 24))
+		return math.Float32frombits(sign | math.Float32bits(f))
+	}
+	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
+}
+
+// ToF16 rounds to the nearest IEEE half, ties to even; what is too large
+// becomes infinity, NaN stays NaN.
+func ToF16(f float32) uint16 {
+	u := math.Float32bits(f)
+	sign := uint16(u >> 16 & 0x8000)
+	u &= 0x7fffffff
+	switch {
+	case u > 0x7f800000: // NaN
+		return sign | 0x7e00 | uint16(u>>13&0x3ff)
+	case u >= 0x47800000: // 65536 and above
+		return sign | 0x7c00
+	case u < 0x38800000: // below 2^-14: a multiple of 2^-24
+		// Adding 0.5 pushes the bits that do not fit out at the bottom,
+		// rounded by the machine; 0.5's own bits are then taken off.
+		r := math.Float32frombits(u) + 0.5
+		return sign | uint16(math.Float32bits(r)-math.Float32bits(0.5))
+	}
+	return sign | uint16((u-0x38000000+0xfff+u>>13&1)>>13)
+}
+
+// WriteFloats writes floats as a weight type, a piece at a time: there is never
+// a converted copy of the whole.
+func WriteFloats(w io.Writer, d DType, f []float32) error {
+	const piece = 1 << 16 // elements; a whole number of blocks
+	if d == F32 && littleEndian {
+		_, err := w.Write(AsBytes(f))
+		return err
+	}
+	var buf []byte
+	for len(f) > 0 {
+		n := min(piece, len(f))
+		buf = Encode(buf[:0], d, f[:n])
+		if _, err := w.Write(buf); err != nil {
+			return err
+		}
+		f = f[n:]
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"strings"
+
+	"promptgen/internal/fault"
+	"promptgen/model"
+	"promptgen/model/checkpoint/blob"
+	"promptgen/model/checkpoint/gguf"
+	"promptgen/tokenizer"
+)
+
+// loadGGUF reads a GGUF file with a GPT-2 and a bert vocabulary.
+func (m *Model) loadGGUF(path string, o LoadOptions) error {
+	f, err := blob.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // matrices are transposed: everything is copied out
+	if !strings.HasPrefix(string(f.Bytes[:min(len(f.Bytes), 4)]), gguf.Magic) {
+		return fault.Corrupt("%s: is no GGUF file; for weights in a folder, name the folder", path)
+	}
+	g, err := gguf.Parse(path, f.Bytes)
+	if err != nil {
+		return err
+	}
+	c, err := ggufConfig(path, g)
+	if err != nil {
+		return err
+	}
+	if err := m.loadGGUFVocab(path, g, c, o); err != nil {
+		return err
+	}
+	m.DType = weightType(g.Tensors)
+	m.Params, err = ggufParams(path, c, g.Tensors)
+	return err
+}
+
+// ggufConfig is the shape: as this program wrote it, else of llama.cpp's keys.
+func ggufConfig(path string, g *gguf.File) (model.Config, error) {
+	var c model.Config
+	if arch := g.String(keyArch); arch != "gpt2" {
+		return c, fault.Corrupt("%s: holds a %s, and this program reads gpt2 only", path, blob.Clip(arch))
+	}
+	if text := g.String(keyConfig); text != "" {
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			return c, fault.Corrupt("%s: its %s is broken JSON (%v)", path, keyConfig, err)
+		}
+	} else {
+		size := func(key string) int { return int(min(g.Int("gpt2."+key, 0), 1<<31-1)) }
+		c = model.Config{
+			NPositions: size("context_length"), NCtx: size("context_length"),
+			NEmbd: size("embedding_length"), NLayer: size("block_count"),
+			NHead: size("attention.head_count"), NInner: size("feed_forward_length"),
+			LayerNormEpsilon: g.Float("gpt2.attention.layer_norm_epsilon", 1e-5),
+			InitializerRange: 0.02, EmbdDrop: 0.1, AttnDrop: 0.1, ResidDrop: 0.1,
+		}
+		for _, t := range g.Tensors {
+			if t.Name == "token_embd.weight" && len(t.Shape) == 2 {
+				c.VocabSize = t.Shape[0]
+			}
+		}
+	}
+	faults := c.Faults()
+	if c.VocabSize == 0 {
+		faults.Addf("vocab_size must not be 0")
+	}
+	return c, fault.With(fault.CodeCorrupt, faults.Err(path))
+}
+
+func (m *Model) loadGGUFVocab(path string, g *gguf.File, c model.Config, o LoadOptions) error {
+	if text := g.String(keyMeta); text != "" {
+		if err := json.Unmarshal([]byte(text), &m.Meta); err != nil {
+			return fault.Corrupt("%s: its %s is broken JSON (%v)", path, keyMeta, err)
+		}
+	}
+	var err error
+	if o.VocabPath != "" {
+		m.Vocab, err = tokenizer.ReadVocab(o.VocabPath)
+	} else {
+		m.Vocab, err = ggufVocab(path, g)
+	}
+	if err != nil {
+		return err
+	}
+	if m.Vocab.Len() != c.VocabSize {
+		return fault.Corrupt("%s: its model has %d tokens, and the vocabulary %d; they do not belong together", path, c.VocabSize, m.Vocab.Len())
+	}
+	if h := m.Meta.VocabHash; h != "" && h != m.Vocab.Hash() {
+		return fault.Corrupt("%s: the vocabulary is not the one that its model was trained with", path)
+	}
+	if m.Meta.Format == 0 {
+		m.Meta.Level, m.Meta.LowerCase = tokenizer.LevelBERT, m.Vocab.LowerCaseByDefault()
+	}
+	if o.Level != "" {
+		m.Meta.Level = o.Level
+	}
+	if text := g.String(keyUserDict); text != "" {
+		m.UserDict = []byte(text)
+	}
+	id := func(key string) int32 {
+		return tokenIDs{g.Int("tokenizer.ggml."+key+"_token_id", -1)}.first(c.VocabSize)
+	}
+	m.BOS, m.EOS, m.PAD = id("bos"), id("eos"), id("padding")
+	return nil
+}
+
+// ggufVocab undoes ggufToken.
+func ggufVocab(path string, g *gguf.File) (*tokenizer.Vocab, error) {
+	tokens := g.Strings(keyVocab)
+	if tokens == nil {
+		if kind := g.String(keyTokKind); kind != "bert" {
+			return nil, fault.Corrupt("%s: has a %s vocabulary, and this program reads bert's only", path, blob.Clip(kind))
+		}
+		tokens = g.Strings(keyTokens)
+		types := g.Ints(keyTypes)
+		for i, tok := range tokens {
+			if i < len(types) && types[i] != tokenNormal {
+				continue
+			}
+			if rest, ok := strings.CutPrefix(tok, wordMark); ok {
+				tokens[i] = rest
+			} else {
+				tokens[i] = "##" + tok
+			}
+		}
+	}
+	v, err := tokenizer.NewVocab(tokens)
+	if err != nil {
+		return nil, fault.Corrupt("%s: %w", path, err)
+	}
+	return v, nil
+}
+
+// ggufParams gives the tensors our names, turns the matrices round and puts
+// them together.
+func ggufParams(path string, c model.Config, tensors []blob.Tensor) (*model.Params, error) {
+	byName := index(tensors)
+	_, untied := byName["output.weight"]
+	specs := c.Tensors(untied)
+	ours := make([]blob.Tensor, len(specs))
+	for i, name := range ggufNames(c, untied) {
+		want := specs[i]
+		if name.flip {
+			want.Shape = []int{want.Shape[1], want.Shape[0]}
+		}
+		t, ok := byName[name.gguf]
+		want.Name = name.gguf
+		if err := fits(path, want, t, ok); err != nil {
+			return nil, err
+		}
+		ours[i] = t
+	}
+	if err := disjoint(path, ours); err != nil {
+		return nil, err
+	}
+	data := make([][]float32, len(ours))
+	for i, name := range ggufNames(c, untied) {
+		t := ours[i]
+		data[i] = make([]float32, t.Len())
+		blob.Decode(data[i], t.DType, t.Bytes)
+		if name.flip {
+			data[i] = transpose(data[i], t.Shape[0], t.Shape[1])
+		}
+	}
+	return model.ParamsFrom(c, untied, data), nil
+}
+
+// transpose turns a [rows, cols] matrix into [cols, rows].
+func transpose(src []float32, rows, cols int) []float32 {
+	const tile = 32 // both sides of a tile stay in the cache
+	dst := make([]float32, len(src))
+	for r0 := 0; r0 < rows; r0 += tile {
+		for c0 := 0; c0 < cols; c0 += tile {
+			for r := r0; r < min(r0+tile, rows); r++ {
+				for c := c0; c < min(c0+tile, cols); c++ {
+					dst[c*rows+r] = src[r*cols+c]
+				}
+			}
+		}
+	}
+	return dst
+}

@@ -1,0 +1,199 @@
+package checkpoint
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+
+	"promptgen/internal/fault"
+	"promptgen/model"
+	"promptgen/model/checkpoint/blob"
+	"promptgen/model/checkpoint/gguf"
+	"promptgen/model/checkpoint/safetensors"
+	"promptgen/model/checkpoint/torchfile"
+	"promptgen/tokenizer"
+)
+
+// Info is what Inspect finds out about a file or folder.
+type Info struct {
+	Path  string `json:"path"`
+	Kind  string `json:"kind"` // "model folder", "gguf file", "safetensors file", "pytorch file", "training state", "training output"
+	Bytes int64  `json:"bytes"`
+
+	Config     *model.Config `json:"config,omitempty"`
+	Parameters int64         `json:"parameters,omitempty"`
+	DType      string        `json:"dtype,omitempty"`
+	UntiedHead bool          `json:"untied_head,omitempty"`
+	Tensors    []TensorInfo  `json:"tensors,omitempty"`
+
+	VocabSize int             `json:"vocab_size,omitempty"`
+	VocabHash string          `json:"vocab_hash,omitempty"`
+	Level     tokenizer.Level `json:"level,omitempty"`
+	LowerCase bool            `json:"lower_case,omitempty"`
+	BOS       string          `json:"bos_token,omitempty"`
+	EOS       string          `json:"eos_token,omitempty"`
+
+	Training *Training `json:"training,omitempty"`
+	Step     int64     `json:"step,omitempty"`  // training states
+	Epoch    int       `json:"epoch,omitempty"` //
+
+	Whole   bool     `json:"whole"`
+	Problem string   `json:"problem,omitempty"` // why it is not whole
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// TensorInfo is one tensor of a file.
+type TensorInfo struct {
+	Name  string `json:"name"`
+	DType string `json:"dtype"`
+	Shape []int  `json:"shape"`
+}
+
+// Inspect says what a path is, and whether it is whole: a model folder, a file
+// of weights, a training's output folder or one of its states. What is damaged
+// is reported in Problem; an error means that there is nothing to report on.
+func Inspect(path string) (*Info, error) {
+	st, err := statModel(path)
+	if err != nil {
+		return nil, err
+	}
+	in := &Info{Path: path, Bytes: st.Size()}
+	if st.IsDir() {
+		in.Bytes = folderSize(path)
+		err = in.folder()
+	} else {
+		err = in.file()
+	}
+	if err != nil {
+		if in.Kind == "" {
+			return nil, err
+		}
+		in.Problem = err.Error()
+	}
+	in.Whole = err == nil
+	return in, nil
+}
+
+func (in *Info) folder() error {
+	has := func(name string) bool { return exists(filepath.Join(in.Path, name)) }
+	switch {
+	case has(stateFacts):
+		in.Kind = "training state"
+		return in.state(in.Path)
+	case has(configName):
+		in.Kind = "model folder"
+		return in.model()
+	}
+	for _, sub := range []string{in.Path, filepath.Join(in.Path, stateFolder)} {
+		if names, err := stateDirs(sub); err == nil && len(names) > 0 {
+			in.Kind = "training output"
+			return in.state(filepath.Join(sub, names[0]))
+		}
+	}
+	return fault.Corrupt("%s: is neither a model folder (no %s) nor a training's output", in.Path, configName)
+}
+
+// model loads a model as every command does, and then compares the files with
+// the sums in promptgen.json, which takes reading all of them.
+func (in *Info) model() error {
+	m, err := Load(in.Path, LoadOptions{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	in.describe(m.Params)
+	in.DType, in.UntiedHead, in.Notes = m.DType, !m.Params.HeadTied, m.Notes
+	in.VocabHash, in.Training = m.Meta.VocabHash, m.Meta.Training
+	in.Level, in.LowerCase = m.Meta.Level, m.Meta.LowerCase
+	in.BOS, in.EOS = tokenName(m.Vocab, m.BOS), tokenName(m.Vocab, m.EOS)
+	if m.Vocab != nil {
+		in.VocabSize, in.VocabHash = m.Vocab.Len(), m.Vocab.Hash()
+	} else {
+		in.Notes = append(in.Notes, "no vocabulary in it; name one with --vocab")
+	}
+	if in.Kind != "model folder" {
+		return nil
+	}
+	return checkSums(in.Path, m.Meta.Files)
+}
+
+// state reads a training state, checksums and all.
+func (in *Info) state(dir string) error {
+	s, err := LoadState(dir)
+	if err != nil {
+		return err
+	}
+	in.describe(s.Params)
+	in.DType, in.VocabHash = "fp32", s.VocabHash
+	in.VocabSize = s.Params.Config.VocabSize
+	in.Step, in.Epoch, in.UntiedHead = s.Step, s.Epoch, !s.Params.HeadTied
+	return nil
+}
+
+func (in *Info) describe(p *model.Params) {
+	c := p.Config
+	in.Config = &c
+	for _, t := range p.Tensors {
+		in.Parameters += int64(t.Len())
+		in.Tensors = append(in.Tensors, TensorInfo{t.Name, "F32", t.Shape})
+	}
+}
+
+// file looks at a single file of weights by how it begins.
+func (in *Info) file() error {
+	f, err := blob.Open(in.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if bytes.HasPrefix(f.Bytes, []byte(gguf.Magic)) {
+		in.Kind = "gguf file"
+		return in.model()
+	}
+	kind, tensors, err := parseAny(in.Path, f.Bytes)
+	in.Kind = kind
+	if err != nil {
+		return err
+	}
+	for _, t := range tensors {
+		in.Tensors = append(in.Tensors, TensorInfo{t.Name, string(t.DType), t.Shape})
+		if t.DType.IsWeight() && !isMask(t.Name) {
+			in.Parameters += int64(t.Len())
+		}
+	}
+	in.DType = weightType(tensors)
+	return nil
+}
+
+// parseAny reads a file of weights of any format.
+func parseAny(path string, b []byte) (kind string, tensors []blob.Tensor, err error) {
+	switch {
+	case bytes.HasPrefix(b, []byte(gguf.Magic)):
+		g, err := gguf.Parse(path, b)
+		if err != nil {
+			return "gguf file", nil, err
+		}
+		return "gguf file", g.Tensors, nil
+	case bytes.HasPrefix(b, []byte("PK\x03\x04")), bytes.HasPrefix(b, []byte("\x80\x02\x8a")):
+		tensors, err = torchfile.Parse(path, b)
+		return "pytorch file", tensors, err
+	case len(b) > 8 && b[8] == '{':
+		sf, err := safetensors.Parse(path, b)
+		if err != nil {
+			return "safetensors file", nil, err
+		}
+		return "safetensors file", sf.Tensors, nil
+	}
+	return "", nil, fault.Corrupt("%s: is no file of weights (safetensors, pytorch or gguf)", path)
+}
+
+// folderSize is the length of all files in a folder.
+func folderSize(dir string) (n int64) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+	}
+	return n
+}

@@ -1,0 +1,128 @@
+package checkpoint
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"promptgen/internal/fault"
+	"promptgen/model"
+)
+
+func smallState(t testing.TB, step int64) *State {
+	m := smallModel(t, false)
+	moment := func(seed uint64) *model.Params {
+		p := model.NewParams(m.Params.Config, false)
+		p.Init(seed)
+		return p
+	}
+	return &State{
+		Params: m.Params, M: moment(1), V: moment(2),
+		Step: step, Epoch: 3, Position: 17, Seed: 1<<63 + 5,
+		ConfigHash: "c", DataHash: "d", VocabHash: "v",
+		Settings: json.RawMessage(`{"lr":1.5e-4}`), Metrics: []byte("{\"step\":1}\n"),
+	}
+}
+
+// A state read again is the state that was written, to the bit.
+func TestStateRoundTrip(t *testing.T) {
+	ctx, dir := context.Background(), filepath.Join(t.TempDir(), "state")
+	if s, err := LatestState(dir); s != nil || err != nil {
+		t.Fatalf("a state out of nothing: %v, %v", s, err)
+	}
+	want := smallState(t, 123)
+	if err := SaveState(ctx, dir, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LatestState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameParams(t, got.Params, want.Params)
+	sameParams(t, got.M, want.M)
+	sameParams(t, got.V, want.V)
+	if got.Params.Config != want.Params.Config || got.Step != 123 || got.Epoch != 3 || got.Position != 17 || got.Seed != want.Seed ||
+		got.ConfigHash != "c" || got.DataHash != "d" || got.VocabHash != "v" || string(got.Metrics) != string(want.Metrics) || got.Dir != want.Dir {
+		t.Errorf("got %+v", got)
+	}
+	var a, b map[string]float64
+	if json.Unmarshal(got.Settings, &a) != nil || json.Unmarshal(want.Settings, &b) != nil || a["lr"] != b["lr"] {
+		t.Errorf("settings %s", got.Settings)
+	}
+	if info, err := Inspect(filepath.Dir(dir)); err != nil || !info.Whole || info.Step != 123 {
+		t.Errorf("inspect: %+v, %v", info, err)
+	}
+	if err := RemoveStates(dir); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := LatestState(dir); s != nil || err != nil {
+		t.Errorf("after removal: %v, %v", s, err)
+	}
+}
+
+// The two newest stay; the newest whole one counts; where none is whole, that
+// is an error and no fresh start.
+func TestLatestWholeState(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	for _, step := range []int64{5, 1_000_000_000, 20, 999_999_999} {
+		if err := SaveState(ctx, dir, smallState(t, step)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, _ := stateDirs(dir)
+	if len(names) != 2 || names[0] != "step-1000000000" || names[1] != "step-999999999" {
+		t.Fatalf("kept %v", names)
+	}
+	files := []string{stateTensors, stateFacts, stateMetrics, manifestName}
+	for _, name := range files {
+		path := filepath.Join(dir, names[0], name)
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, b := range map[string][]byte{"cut": whole[:len(whole)-2], "flipped": flip(whole, len(whole)/2), "gone": nil} {
+			if os.Remove(path); b != nil {
+				os.WriteFile(path, b, 0o644)
+			}
+			_, err := LoadState(filepath.Join(dir, names[0]))
+			wantCode(t, err, fault.CodeCorrupt, names[0])
+			if s, err := LatestState(dir); err != nil || s.Step != 999_999_999 {
+				t.Fatalf("%s %s: %v", name, what, err)
+			}
+		}
+		os.WriteFile(path, whole, 0o644)
+	}
+	for _, n := range names {
+		os.Remove(filepath.Join(dir, n, manifestName))
+	}
+	_, err := LatestState(dir)
+	wantCode(t, err, fault.CodeCorrupt, dir)
+}
+
+// A save that is called off leaves the former states as they were.
+func TestCancelledSave(t *testing.T) {
+	dir := t.TempDir()
+	if err := SaveState(context.Background(), dir, smallState(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := SaveState(ctx, dir, smallState(t, 2)); fault.Code(err) != fault.CodeInterrupted {
+		t.Fatalf("err %v", err)
+	}
+	if s, err := LatestState(dir); err != nil || s.Step != 1 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) > 2 { // the state, a lock
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+// flip is a copy with one bit changed.
+func flip(b []byte, at int) []byte {
+	c := append([]byte(nil), b...)
+	c[at] ^= 1
+	return c
+}
