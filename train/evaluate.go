@@ -1,0 +1,80 @@
+package train
+
+import (
+	"context"
+	"math"
+
+	"promptgen/data"
+	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
+	"promptgen/model"
+)
+
+// EvalResult is how well a model predicts a stream of tokens. Its JSON is that
+// of `eval --json`.
+type EvalResult struct {
+	Loss        float64 `json:"loss"`       // nats a token
+	Perplexity  float64 `json:"perplexity"` // e^loss
+	Tokens      int64   `json:"tokens"`     // that were predicted
+	BitsPerChar float64 `json:"bits_per_char,omitempty"`
+	UnkShare    float64 `json:"unk_share"`
+}
+
+// evalBatch is the number of windows evaluated together: enough rows for the
+// kernels to run at full speed, few enough to need little memory.
+const evalBatch = 4
+
+// Evaluate measures p on tokens, over windows of n_ctx tokens that do not
+// overlap: each token but a window's first is predicted from those before it.
+// Fewer than two tokens are fault.Data.
+func Evaluate(ctx context.Context, cpu *kernel.CPU, p *model.Params, tokens *data.Tokens) (EvalResult, error) {
+	if tokens.Len() < 2 {
+		return EvalResult{}, fault.Data("evaluation: %d tokens predict nothing; give text of at least two tokens", tokens.Len())
+	}
+	n := int(min(int64(p.Config.NCtx), tokens.Len()))
+	windows := data.CountWindows(tokens.Len(), n, n)
+	g, err := model.NewGraph(cpu, p, model.GraphOptions{Batch: min(evalBatch, windows), SeqLen: n, ForwardOnly: true})
+	if err != nil {
+		return EvalResult{}, err
+	}
+	defer g.Close()
+	return evaluate(ctx, g, tokens, min(evalBatch, windows), n)
+}
+
+// evaluate runs a graph for batches of so many sequences of seqLen over tokens.
+func evaluate(ctx context.Context, g *model.Graph, tokens *data.Tokens, batch, seqLen int) (EvalResult, error) {
+	w, err := tokens.EvalWindows(seqLen)
+	if err != nil {
+		return EvalResult{}, err
+	}
+	ids, targets := make([]int32, batch*seqLen), make([]int32, batch*seqLen)
+	var sum float64
+	var count int64
+	for i := 0; i < w.Len(); i += batch {
+		if err := ctx.Err(); err != nil {
+			return EvalResult{}, err
+		}
+		n := min(batch, w.Len()-i)
+		for j := range n {
+			if _, err := w.Read(ids[j*seqLen:(j+1)*seqLen], targets[j*seqLen:(j+1)*seqLen], i+j); err != nil {
+				return EvalResult{}, err
+			}
+		}
+		loss, predicted, err := g.Eval(ids[:n*seqLen], targets[:n*seqLen])
+		if err != nil {
+			return EvalResult{}, err
+		}
+		sum += loss
+		count += int64(predicted)
+	}
+	return newEvalResult(sum, count, tokens.Stats()), nil
+}
+
+func newEvalResult(sum float64, count int64, s data.Stats) EvalResult {
+	r := EvalResult{Loss: sum / float64(count), Tokens: count, UnkShare: s.UnkShare()}
+	r.Perplexity = math.Exp(r.Loss)
+	if s.Chars > 0 { // the predicted tokens stand for their share of the text
+		r.BitsPerChar = r.Loss / math.Ln2 * float64(s.Tokens) / float64(s.Chars)
+	}
+	return r
+}

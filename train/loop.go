@@ -1,0 +1,262 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"promptgen/data"
+	"promptgen/internal/fault"
+	"promptgen/model"
+)
+
+// badStepsLimit is how many steps in a row may be skipped for a loss or a
+// gradient that is not a number before the run is given up.
+const badStepsLimit = 3
+
+// finalLossSteps is how many steps the reported final loss is the mean of.
+const finalLossSteps = 32
+
+// place is where a run is; with weights and moments it is all that resuming
+// needs, and is stored with them.
+type place struct {
+	Step     int `json:"step"`     // optimizer steps done
+	Epoch    int `json:"epoch"`    // epochs done
+	Position int `json:"position"` // windows of the current epoch done
+	Skipped  int `json:"skipped"`  // steps without an update
+
+	Losses  []float64 `json:"losses"`   // of the last steps, finalLossSteps at most
+	ValLoss *float64  `json:"val_loss"` // of the last validation
+}
+
+// epochs runs from the current place to the end of the plan.
+func (t *trainer) epochs(ctx context.Context) error {
+	for t.at.Epoch < t.o.Epochs && t.at.Step < t.sched.steps {
+		order := data.Order(t.sched.windows, t.o.Seed, t.at.Epoch)
+		for t.at.Position < len(order) && t.at.Step < t.sched.steps {
+			if ctx.Err() != nil {
+				return t.interrupted(ctx)
+			}
+			end := min(t.at.Position+t.sched.step, len(order))
+			if err := t.step(order[t.at.Position:end]); err != nil {
+				return err
+			}
+			if err := t.between(ctx); err != nil {
+				return err
+			}
+		}
+		if err := t.endEpoch(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step takes one optimizer step on the windows of an effective batch.
+func (t *trainer) step(windows []int32) error {
+	start := time.Now()
+	loss, err := t.gradients(windows)
+	if err != nil {
+		return err
+	}
+	grads := t.graph.ValueGrads()
+	norm, err := GradNorm(t.cpu, grads)
+	if err != nil {
+		return err
+	}
+	lr := t.o.LR * t.o.Schedule.Rate(t.at.Step, t.sched.warmup, t.sched.steps)
+	targets := t.targetsOf(len(windows))
+	info := StepInfo{
+		Step: t.at.Step + 1, Steps: t.sched.steps, Epoch: t.at.Epoch + 1, Epochs: t.o.Epochs,
+		Loss: loss / float64(targets), LR: lr, GradNorm: norm,
+	}
+	if isFinite(loss) && isFinite(norm) {
+		t.opt.LR, t.opt.GradScale = lr, ClipScale(norm, t.o.MaxGradNorm)
+		if err := t.opt.Step(grads); err != nil {
+			return err
+		}
+		t.bad = 0
+		t.at.Losses = append(t.at.Losses, info.Loss)
+		t.at.Losses = t.at.Losses[max(0, len(t.at.Losses)-finalLossSteps):]
+	} else {
+		info.Skipped = true
+		t.bad++
+		t.at.Skipped++
+	}
+	t.at.Step++
+	t.at.Position += len(windows)
+	t.clock.add(len(windows)*t.cfg.NCtx, time.Since(start))
+	return t.report(info)
+}
+
+// gradients sums up the gradient of the mean loss over the effective batch, in
+// micro-batches, and returns the sum of the losses.
+func (t *trainer) gradients(windows []int32) (float64, error) {
+	t.graph.ZeroGrads()
+	n := t.cfg.NCtx
+	scale := float32(1 / float64(t.targetsOf(len(windows))))
+	var sum float64
+	for first := 0; first < len(windows); first += t.sched.batch {
+		micro := windows[first:min(first+t.sched.batch, len(windows))]
+		for i, w := range micro {
+			if err := t.windows.Read(t.ids[i*n:(i+1)*n], int(w)); err != nil {
+				return 0, err
+			}
+		}
+		size := len(micro) * n
+		Targets(t.targets[:size], t.ids[:size], n)
+		loss, err := t.graph.Step(t.ids[:size], t.targets[:size], scale,
+			model.DropKey{Seed: t.o.Seed, Step: uint64(t.at.Step), Seq0: first})
+		if err != nil {
+			return 0, err
+		}
+		sum += loss
+	}
+	return sum, nil
+}
+
+// Targets fills dst with what each token of ids, sequences of seqLen, is to
+// predict: the next one, and -1 (nothing) at a sequence's end.
+func Targets(dst, ids []int32, seqLen int) {
+	copy(dst, ids[1:])
+	for end := seqLen - 1; end < len(ids); end += seqLen {
+		dst[end] = -1
+	}
+}
+
+// targetsOf is the number of predictions in so many windows.
+func (t *trainer) targetsOf(windows int) int { return windows * (t.cfg.NCtx - 1) }
+
+func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// report tells of a step, and gives up after too many bad ones.
+func (t *trainer) report(info StepInfo) error {
+	info.Tokens = t.tokensSeen()
+	info.TokensPerSec = t.clock.recent()
+	info.PeakRSS = peakRSS()
+	if info.Step%t.o.LogEvery == 0 || info.Step == t.sched.steps || info.Skipped {
+		if err := t.metrics.step(info); err != nil {
+			return err
+		}
+	}
+	t.obs.Step(info)
+	if !info.Skipped {
+		return nil
+	}
+	first := t.firstBadTensor()
+	t.obs.Notice(fmt.Sprintf("step %d skipped: loss %v, gradient norm %v (first in %s)", info.Step, info.Loss, info.GradNorm, first))
+	if t.bad < badStepsLimit {
+		return nil
+	}
+	saved := "nothing was saved yet"
+	if t.lastSave != "" {
+		saved = "last good checkpoint: " + t.lastSave
+	}
+	return fault.With(fault.CodeFailed, fmt.Errorf("step %d: %d steps in a row had a loss or gradient that is not finite, first in %s; lower --lr; %s",
+		info.Step, t.bad, first, saved))
+}
+
+// firstBadTensor names the first weight, else the first gradient, that is not
+// finite.
+func (t *trainer) firstBadTensor() string {
+	for _, tensor := range t.params.Tensors {
+		if !isFinite(t.cpu.SumSquares(tensor.Data)) {
+			return "the weights of " + tensor.Name
+		}
+	}
+	for _, tensor := range t.graph.Grads().Tensors {
+		if !isFinite(t.cpu.SumSquares(tensor.Data)) {
+			return "the gradient of " + tensor.Name
+		}
+	}
+	return "the loss"
+}
+
+// between does what is due between two steps within an epoch.
+func (t *trainer) between(ctx context.Context) error {
+	if t.at.Position >= t.sched.windows {
+		return nil // the end of the epoch does it all
+	}
+	if t.o.EvalEvery > 0 && t.at.Step%t.o.EvalEvery == 0 {
+		if err := t.validate(ctx); err != nil {
+			return err
+		}
+	}
+	if t.o.SaveEvery > 0 && t.at.Step%t.o.SaveEvery == 0 {
+		return t.saveState(ctx)
+	}
+	return nil
+}
+
+// endEpoch validates and saves. A run that MaxSteps ends within an epoch ends
+// here too, with that epoch unfinished.
+func (t *trainer) endEpoch(ctx context.Context) error {
+	if err := t.validate(ctx); err != nil {
+		return err
+	}
+	if t.at.Position < t.sched.windows {
+		return t.saveState(ctx)
+	}
+	t.at.Epoch++
+	t.at.Position = 0
+	if err := t.saveModel(ctx, EpochModel(t.o.Out, t.at.Epoch)); err != nil {
+		return err
+	}
+	return t.saveState(ctx)
+}
+
+// validate measures the model on the held-out tokens, if there are any.
+func (t *trainer) validate(ctx context.Context) error {
+	if t.set.Val == nil || t.set.Val.Len() < 2 {
+		return nil
+	}
+	r, err := evaluate(context.WithoutCancel(ctx), t.graph, t.set.Val, t.sched.batch, t.cfg.NCtx)
+	if err != nil {
+		return fmt.Errorf("validation: %w", err)
+	}
+	t.at.ValLoss = &r.Loss
+	info := ValidationInfo{Step: t.at.Step, Epoch: t.epochNow(), EvalResult: r}
+	t.obs.Validation(info)
+	return t.metrics.validation(info)
+}
+
+// epochNow is the epoch that the last step belonged to, from 1.
+func (t *trainer) epochNow() int {
+	return (t.at.Step + t.sched.perStep - 1) / t.sched.perStep
+}
+
+// tokensSeen counts from the start of the training, resumed or not.
+func (t *trainer) tokensSeen() int64 {
+	return (int64(t.at.Epoch)*int64(t.sched.windows) + int64(t.at.Position)) * int64(t.cfg.NCtx)
+}
+
+// finalLoss is the mean loss of the last steps: one step's is mostly chance.
+func (t *trainer) finalLoss() float64 {
+	sum := 0.0
+	for _, l := range t.at.Losses {
+		sum += l
+	}
+	return sum / max(1, float64(len(t.at.Losses)))
+}
+
+// clock measures the speed of the steps, validation and saving left out.
+type clock struct {
+	tokens  float64
+	elapsed time.Duration
+	smooth  float64 // tokens/s, the last few steps weighing most
+}
+
+func (c *clock) add(tokens int, d time.Duration) {
+	now := float64(tokens) / max(d.Seconds(), 1e-9)
+	if c.elapsed == 0 {
+		c.smooth = now
+	}
+	c.smooth += (now - c.smooth) / 5
+	c.tokens += float64(tokens)
+	c.elapsed += d
+}
+
+func (c *clock) recent() float64 { return c.smooth }
+
+func (c *clock) overall() float64 { return c.tokens / max(c.elapsed.Seconds(), 1e-9) }

@@ -1,0 +1,61 @@
+package train
+
+// Observer is told what happens during a run. Its methods are called one at a
+// time, from the goroutine that trains, and should be quick.
+type Observer interface {
+	// Step is called after every optimizer step.
+	Step(StepInfo)
+	// Validation is called after every validation.
+	Validation(ValidationInfo)
+	// Saved is called when a model folder is complete and can be used.
+	Saved(dir string)
+	// Notice is a line worth the user's attention.
+	Notice(string)
+}
+
+// StepInfo describes one optimizer step. Its JSON is a line of metrics.jsonl.
+type StepInfo struct {
+	Step, Steps   int     // from 1; of the whole run
+	Epoch, Epochs int     // likewise
+	Loss          float64 // nats a token, mean over the step's targets
+	LR            float64
+	GradNorm      float64 `json:"grad_norm"`      // before clipping
+	Tokens        int64   `json:"tokens"`         // seen since the start of the training
+	TokensPerSec  float64 `json:"tokens_per_s"`   // of late
+	PeakRSS       int64   `json:"peak_rss_bytes"` // of the process so far
+	Skipped       bool    // loss or gradient not finite: no update was made
+}
+
+// ValidationInfo describes one validation. Its JSON is a line of metrics.jsonl.
+type ValidationInfo struct {
+	Step  int `json:"step"`
+	Epoch int `json:"epoch"`
+	EvalResult
+}
+
+// Result describes a finished run; its JSON is that of `train --json`.
+type Result struct {
+	Steps        int      `json:"steps"`
+	Tokens       int64    `json:"tokens"`
+	FinalLoss    float64  `json:"final_loss"` // mean over the last 32 steps
+	ValLoss      *float64 `json:"val_loss"`   // nil without validation data
+	TokensPerSec float64  `json:"tokens_per_s"`
+	PeakRSS      int64    `json:"peak_rss_bytes"`
+	Model        string   `json:"model"` // folder of the final model
+	Skipped      int      `json:"skipped_steps,omitempty"`
+}
+
+// Silent is an Observer that ignores everything.
+type Silent struct{}
+
+// Step implements Observer.
+func (Silent) Step(StepInfo) {}
+
+// Validation implements Observer.
+func (Silent) Validation(ValidationInfo) {}
+
+// Saved implements Observer.
+func (Silent) Saved(string) {}
+
+// Notice implements Observer.
+func (Silent) Notice(string) {}

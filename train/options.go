@@ -1,0 +1,127 @@
+package train
+
+import (
+	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
+	"promptgen/model"
+)
+
+// Options say what to train, on what, and how. The zero value of a field that
+// has a default is replaced by it; Validate tells everything that is wrong.
+type Options struct {
+	Config   model.Config // VocabSize 0: the data's
+	Data     string       // folder of token shards, or of the original's tokenized_train_N.txt
+	Vocab    string       // vocabulary file, for the original's folder
+	Out      string       // receives model_epochN/, final_model/, state/, metrics.jsonl
+	InitFrom string       // model folder whose weights are the start; empty: random ones
+	Resume   string       // "auto" (default: go on if Out holds a state), "never", or a folder with a state
+
+	Epochs      int     // default 5
+	BatchSize   int     // sequences in a micro-batch, default 8
+	GradAccum   int     // micro-batches in a step, default 1
+	Stride      int     // tokens between the starts of two windows; 0: n_ctx
+	LR          float64 // peak learning rate, default 1.5e-4
+	WarmupSteps int     // -1: min(2000, a tenth of the steps)
+	Schedule    Schedule
+	MaxGradNorm float64  // 0: no clipping; the commands' default is 1
+	WeightDecay float64  // on matrices only
+	Dropout     *float64 // nil: what Config says; else all three of Config's
+
+	DType kernel.DType // kernel.FP32, or kernel.BF16: operands of products rounded to bf16
+	// Recompute trades time for memory: what it keeps changes no number.
+	Recompute model.Recompute
+	Seed      uint64
+	Threads   int    // 0: the usable cores
+	ISA       string // kernels' level; empty: the best
+
+	LogEvery  int // steps between two metrics lines, default 1
+	EvalEvery int // steps between two validations; 0: at the end of each epoch
+	SaveEvery int // steps between two states for resuming; 0: at the end of each epoch
+
+	MaxSteps int // stop after that many steps; 0: no limit
+}
+
+// DefaultOptions are the defaults of the train command.
+func DefaultOptions() Options {
+	return Options{
+		Epochs: 5, BatchSize: 8, GradAccum: 1, LR: 1.5e-4, WarmupSteps: -1, Schedule: Linear,
+		MaxGradNorm: 1, WeightDecay: 0.01, Resume: "auto", LogEvery: 1,
+	}
+}
+
+// withDefaults fills in what was left zero.
+func (o Options) withDefaults() Options {
+	def := DefaultOptions()
+	setInt := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setInt(&o.Epochs, def.Epochs)
+	setInt(&o.BatchSize, def.BatchSize)
+	setInt(&o.GradAccum, def.GradAccum)
+	setInt(&o.LogEvery, def.LogEvery)
+	if o.LR == 0 {
+		o.LR = def.LR
+	}
+	if o.Schedule == "" {
+		o.Schedule = def.Schedule
+	}
+	if o.Resume == "" {
+		o.Resume = def.Resume
+	}
+	if o.Dropout != nil {
+		o.Config.EmbdDrop, o.Config.AttnDrop, o.Config.ResidDrop = *o.Dropout, *o.Dropout, *o.Dropout
+	}
+	return o
+}
+
+// Validate lists every fault of the options at once (2); it does not look at
+// the data.
+func (o Options) Validate() error {
+	l := o.Config.Faults()
+	atLeast := func(name string, v, limit int) {
+		if v < limit {
+			l.Addf("%s must be at least %d, not %d", name, limit, v)
+		}
+	}
+	if o.Data == "" {
+		l.Addf("data: no folder given")
+	}
+	if o.Out == "" {
+		l.Addf("out: no folder given")
+	}
+	atLeast("epochs", o.Epochs, 0)
+	atLeast("batch-size", o.BatchSize, 0)
+	atLeast("grad-accum", o.GradAccum, 0)
+	atLeast("stride", o.Stride, 0)
+	atLeast("warmup-steps", o.WarmupSteps, -1)
+	atLeast("log-every", o.LogEvery, 0)
+	atLeast("eval-every", o.EvalEvery, 0)
+	atLeast("save-every", o.SaveEvery, 0)
+	atLeast("threads", o.Threads, 0)
+	if o.BatchSize > 1<<16 || o.GradAccum > 1<<16 {
+		l.Addf("batch-size and grad-accum must be at most %d", 1<<16)
+	}
+	if o.Stride > 0 && o.Config.NCtx > 0 && o.Stride > o.Config.NCtx {
+		l.Addf("stride (%d) must not exceed n_ctx (%d), or tokens would be left out", o.Stride, o.Config.NCtx)
+	}
+	between := func(name string, v, lo, hi float64) {
+		if !(v >= lo && v <= hi) {
+			l.Addf("%s must be between %g and %g, not %g", name, lo, hi, v)
+		}
+	}
+	between("lr", o.LR, 0, 1e6)
+	between("max-grad-norm", o.MaxGradNorm, 0, 1e9)
+	between("weight-decay", o.WeightDecay, 0, 1)
+	if o.Dropout != nil {
+		between("dropout", *o.Dropout, 0, 0.999)
+	}
+	if !o.Schedule.known() {
+		l.Addf("schedule %q is not known: use linear, cosine or constant", o.Schedule)
+	}
+	if o.DType != kernel.FP32 && o.DType != kernel.BF16 {
+		l.Addf("dtype %v cannot train: use fp32 or bf16", o.DType)
+	}
+	return fault.List(l).Err("training options")
+}

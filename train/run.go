@@ -1,0 +1,293 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"promptgen/data"
+	"promptgen/internal/atomicdir"
+	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
+	"promptgen/model"
+	"promptgen/model/checkpoint"
+	"promptgen/tokenizer"
+)
+
+// The folders of a run, under Options.Out.
+const (
+	stateName = "state"       // states for resuming
+	finalName = "final_model" // the model after the last step
+)
+
+// EpochModel is the folder that the model is saved in after an epoch (from 1).
+func EpochModel(out string, epoch int) string {
+	return filepath.Join(out, fmt.Sprintf("model_epoch%d", epoch))
+}
+
+// FinalModel is the folder of a finished run's model.
+func FinalModel(out string) string { return filepath.Join(out, finalName) }
+
+// trainer is a run in progress.
+type trainer struct {
+	o   Options
+	cfg model.Config
+	obs Observer
+
+	set     *data.Set
+	vocab   *tokenizer.Vocab
+	windows *data.Windows
+	hash    string // of the tokens
+	sched   plan
+
+	cpu     *kernel.CPU
+	params  *model.Params
+	graph   *model.Graph
+	opt     *AdamW
+	metrics *metricsLog
+
+	at       place
+	lastSave string // newest model or state folder, for messages
+	bad      int    // steps in a row that were skipped
+
+	ids, targets []int32 // of a micro-batch
+	clock        clock
+}
+
+// plan is the arithmetic of a run: what a step takes and how many there are.
+type plan struct {
+	windows int // in an epoch
+	batch   int // sequences in a micro-batch
+	step    int // sequences in an optimizer step
+	perStep int // optimizer steps in an epoch
+	steps   int // in the whole run
+	warmup  int
+}
+
+// Run trains as the options say and returns what came of it. Without an
+// observer pass Silent{}. Faults of the options are usage (2), data that allows
+// no step is fault.Data (3), a state or model that does not belong to the data
+// is fault.Corrupt (5), and a cancelled ctx ends the run after the current step
+// with everything saved (130).
+func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
+	o = o.withDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	t := &trainer{o: o, obs: obs}
+	defer func() {
+		if cerr := t.close(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := t.openData(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Out, 0o777); err != nil {
+		return nil, fault.Usage("out: %w", err)
+	}
+	unlock, err := atomicdir.Lock(o.Out)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
+		return nil, err
+	}
+	if err := t.start(); err != nil {
+		return nil, err
+	}
+	if err := t.epochs(ctx); err != nil {
+		return nil, err
+	}
+	return t.finish(ctx)
+}
+
+// openData opens the tokens and settles the config and the plan by them.
+func (t *trainer) openData() (err error) {
+	if t.set, err = OpenData(t.o.Data, t.o.Vocab); err != nil {
+		return err
+	}
+	if t.vocab, err = t.set.Vocab(); err != nil {
+		return err
+	}
+	if t.hash, err = dataHash(t.set); err != nil {
+		return err
+	}
+	t.cfg = t.o.Config
+	switch {
+	case t.cfg.VocabSize == 0:
+		t.cfg.VocabSize = t.set.VocabSize()
+	case t.cfg.VocabSize != t.set.VocabSize():
+		return fault.Usage("config: vocab_size is %d and the data's vocabulary has %d tokens; leave vocab_size out, or tokenize with the vocabulary it was written for",
+			t.cfg.VocabSize, t.set.VocabSize())
+	}
+	if t.windows, err = data.NewWindows(t.set.Train, t.cfg.NCtx, t.o.Stride); err != nil {
+		return err
+	}
+	t.sched, err = newPlan(t.o, t.windows.Len(), t.set.Train.Len())
+	return err
+}
+
+// newPlan counts the steps; a run that would take none is refused.
+func newPlan(o Options, windows int, tokens int64) (plan, error) {
+	if windows == 0 {
+		return plan{}, fault.Data("no optimizer step is possible: the data has %d training tokens and a window takes n_ctx %d; lower n_ctx to at most %d, give more text, or tokenize with a lower --min-length",
+			tokens, o.Config.NCtx, max(2, tokens))
+	}
+	p := plan{windows: windows, batch: min(o.BatchSize, windows)}
+	p.step = min(o.BatchSize*o.GradAccum, windows)
+	p.perStep = (windows + p.step - 1) / p.step
+	p.steps = p.perStep * o.Epochs
+	if o.MaxSteps > 0 {
+		p.steps = min(p.steps, o.MaxSteps)
+	}
+	p.warmup = o.WarmupSteps
+	if p.warmup < 0 {
+		p.warmup = DefaultWarmup(p.steps)
+	}
+	if p.steps <= 1 && p.warmup >= p.steps {
+		return plan{}, fault.Data("no optimizer step would change the weights: the run has %d step and warms up for %d; train more epochs, or give --warmup-steps 0", p.steps, p.warmup)
+	}
+	return p, nil
+}
+
+// OpenData opens a folder of token shards, or one of the original's
+// tokenized_train_N.txt with the vocabulary file that it was made with.
+func OpenData(dir, vocabPath string) (*data.Set, error) {
+	if data.IsLegacy(dir) {
+		return data.OpenLegacy(dir, vocabPath, data.LegacyOptions{})
+	}
+	return data.OpenSet(dir)
+}
+
+// dataHash names the training tokens: the manifest's checksum, or that of the
+// tokens themselves where there is no manifest.
+func dataHash(s *data.Set) (string, error) {
+	if s.Manifest.Checksum != "" {
+		return s.Manifest.Checksum, nil
+	}
+	h := sha256.New()
+	ids := make([]int32, 1<<14)
+	for at := int64(0); at < s.Train.Len(); at += int64(len(ids)) {
+		part := ids[:min(int64(len(ids)), s.Train.Len()-at)]
+		if err := s.Train.ReadAt(part, at); err != nil {
+			return "", err
+		}
+		if err := binary.Write(h, binary.LittleEndian, part); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// start makes weights, optimizer, graph and log: new ones, or those of the
+// state that the run goes on from.
+func (t *trainer) start() error {
+	st, err := t.findState()
+	if err != nil {
+		return err
+	}
+	if st == nil {
+		err = t.startAfresh()
+	} else {
+		err = t.resume(st)
+	}
+	if err != nil {
+		return err
+	}
+	t.opt.WeightDecay = t.o.WeightDecay
+	var written []byte
+	if st != nil {
+		written = st.Metrics
+	}
+	if t.metrics, err = openMetrics(t.o.Out, written); err != nil {
+		return err
+	}
+	t.graph, err = model.NewGraph(t.cpu, t.params, model.GraphOptions{
+		Batch: t.sched.batch, SeqLen: t.cfg.NCtx, Sequences: t.sched.step,
+		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
+	})
+	if err != nil {
+		return err
+	}
+	n := t.sched.batch * t.cfg.NCtx
+	t.ids, t.targets = make([]int32, n), make([]int32, n)
+	if t.sched.warmup >= t.sched.steps {
+		t.obs.Notice(fmt.Sprintf("the warm-up (%d steps) is as long as the whole run (%d steps): the learning rate never reaches its peak", t.sched.warmup, t.sched.steps))
+	}
+	return nil
+}
+
+// startAfresh draws the weights, or takes them from a model folder.
+func (t *trainer) startAfresh() error {
+	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName)); err != nil {
+		return err
+	}
+	if t.o.InitFrom == "" {
+		t.params = model.NewParams(t.cfg, false)
+		t.params.Init(t.o.Seed)
+	} else if err := t.initFrom(t.o.InitFrom); err != nil {
+		return err
+	}
+	t.opt = NewAdamW(t.cpu, t.params)
+	return nil
+}
+
+// initFrom copies the weights of a model of the same shape and vocabulary.
+func (t *trainer) initFrom(dir string) error {
+	m, err := checkpoint.Load(dir, checkpoint.LoadOptions{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if m.Vocab != nil && m.Vocab.Hash() != t.vocab.Hash() {
+		return fault.Corrupt("%s: its vocabulary is not the one of %s; tokenize the corpus with the model's vocab.txt", dir, t.o.Data)
+	}
+	src := m.Params.Config
+	if src.VocabSize != t.cfg.VocabSize || src.NEmbd != t.cfg.NEmbd || src.NHead != t.cfg.NHead ||
+		src.NLayer != t.cfg.NLayer || src.Inner() != t.cfg.Inner() || src.NPositions != t.cfg.NPositions || src.Act() != t.cfg.Act() {
+		return fault.Usage("%s: its shape (n_layer %d, n_head %d, n_embd %d, n_positions %d, vocabulary %d) is not the config's (%d, %d, %d, %d, %d); use its own config.json",
+			dir, src.NLayer, src.NHead, src.NEmbd, src.NPositions, src.VocabSize,
+			t.cfg.NLayer, t.cfg.NHead, t.cfg.NEmbd, t.cfg.NPositions, t.cfg.VocabSize)
+	}
+	t.params = model.NewParams(t.cfg, !m.Params.HeadTied)
+	for i, s := range m.Params.Tensors {
+		copy(t.params.Tensors[i].Data, s.Data)
+	}
+	return nil
+}
+
+// finish saves the final model.
+func (t *trainer) finish(ctx context.Context) (*Result, error) {
+	dir := FinalModel(t.o.Out)
+	if err := t.saveModel(ctx, dir); err != nil {
+		return nil, err
+	}
+	return &Result{
+		Steps: t.at.Step, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(), ValLoss: t.at.ValLoss,
+		TokensPerSec: t.clock.overall(), PeakRSS: peakRSS(), Model: dir, Skipped: t.at.Skipped,
+	}, nil
+}
+
+// close releases what the run held, whatever became of it.
+func (t *trainer) close() error {
+	var err error
+	if t.graph != nil {
+		err = t.graph.Close()
+	}
+	if t.metrics != nil {
+		t.metrics.close()
+	}
+	if t.cpu != nil {
+		t.cpu.Close()
+	}
+	if t.set != nil {
+		t.set.Close()
+	}
+	return err
+}
