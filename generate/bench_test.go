@@ -1,0 +1,44 @@
+package generate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"promptgen/internal/kernel"
+	"promptgen/model"
+)
+
+// BenchmarkEngine measures GPT-2 small with random weights: a prompt of 512
+// tokens, one text, and several written together.
+func BenchmarkEngine(b *testing.B) {
+	p := model.NewParams(model.Config{
+		VocabSize: 21128, NPositions: 1024, NCtx: 1024, NEmbd: 768, NHead: 12, NLayer: 12,
+		LayerNormEpsilon: 1e-5, InitializerRange: 0.02,
+	}, false)
+	p.Init(1)
+	cpu := newCPU(b, 0)
+	for _, dt := range []kernel.DType{kernel.FP32, kernel.BF16} {
+		e := newEngine(b, p, cpu, EngineOptions{DType: dt})
+		for _, c := range []struct{ prompt, samples, length int }{{512, 1, 1}, {8, 1, 30}, {900, 1, 30}, {8, 5, 50}, {8, 16, 30}} {
+			b.Run(fmt.Sprintf("%v/prompt%d/samples%d/tokens%d", dt, c.prompt, c.samples, c.length), func(b *testing.B) {
+				prompt := ids(rand.New(rand.NewPCG(1, 1)), 21128, c.prompt)
+				var after, first float64
+				for b.Loop() {
+					r, err := e.Generate(b.Context(), Request{PromptIDs: prompt, Length: c.length, Samples: c.samples, Temperature: 1, TopK: 30})
+					if err != nil {
+						b.Fatal(err)
+					}
+					first += r.FirstToken.Seconds()
+					after += (r.Total - r.FirstToken).Seconds()
+				}
+				n := float64(b.N)
+				b.ReportMetric(float64(c.prompt)*n/first, "prompt-tok/s")
+				if c.length > 1 {
+					b.ReportMetric(float64(c.samples*(c.length-1))*n/after, "tok/s")
+				}
+			})
+		}
+		e.Close()
+	}
+}

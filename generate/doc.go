@@ -1,0 +1,25 @@
+// Package generate writes on from a prompt: it decodes a GPT-2 token by token,
+// for many samples and many requests at once.
+//
+// Decoding is limited by how often the weights are read, so one goroutine owns
+// the processor and the weights and lets every sequence take one step together:
+// requests join and leave that batch between two steps (continuous batching).
+// What each part does:
+//
+//   - request.go: what can be asked for and what comes back
+//   - engine.go: the door; Generate hands a request over and waits for its text
+//   - scheduler.go: the loop of steps; who joins, who leaves, what is read next
+//   - forward.go: one step of the model over the rows of several sequences
+//   - cache.go: keys and values of what was read, in pages that samples share
+//   - filter.go: which tokens may be drawn (temperature, top-k, top-p, min-p)
+//   - sampler.go: penalties, the random stream, the draw
+//   - text.go: tokens back to text, stop strings, the seam to the prompt
+//
+// A prompt is read once and its cache shared by all samples of the request. A
+// sequence that reaches the model's n_ctx goes on: the last half of what it
+// has written is read again at the start of a fresh window.
+//
+// The random stream belongs to the request's seed and the sample's number, and
+// a row of a matrix product does not depend on the rows beside it: the same
+// request gives the same text whatever else is in the batch.
+package generate

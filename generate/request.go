@@ -1,0 +1,134 @@
+package generate
+
+import (
+	"math"
+	"time"
+
+	"promptgen/internal/fault"
+)
+
+// Bounds of a request, beyond which it is a mistake and not a wish.
+const (
+	MaxSamples  = 10_000
+	MaxLength   = 100_000_000
+	maxLogProbs = 100
+)
+
+// Request says what to write on from. The zero value of each field that is not
+// said otherwise means "off".
+type Request struct {
+	Prompt    string  // text; each answer begins with it exactly as it stands here
+	PromptIDs []int32 // tokens instead of a text; used when not nil
+
+	Length    int // tokens to write at most
+	MinLength int // tokens before which the end of text is not drawn
+	Samples   int // 0: 1
+
+	Greedy            bool    // always the most probable token
+	Temperature       float64 // 0: greedy
+	TopK              int     // only the k most probable tokens, ties kept
+	TopP              float64 // only the nucleus of this probability; 1: off
+	MinP              float64 // only tokens of at least this share of the best one's probability
+	RepetitionPenalty float64 // > 1 makes tokens of prompt and text rarer; 1: off
+	PresencePenalty   float64 // subtracted from the logits of tokens already written
+	FrequencyPenalty  float64 // the same, for each time they were
+	NoRepeatNGram     int     // no sequence of this many tokens twice
+
+	Stop []string // the text ends before the first of these, which is not shown
+	Seed uint64   // the same seed, the same text
+
+	BOS *int32 // token put before the prompt; nil: the engine's; negative: none
+	EOS *int32 // token that ends a text; nil: the engine's; negative: none
+
+	AllowDuplicates bool // otherwise a sample equal to an earlier one is drawn again, up to three times
+	TopLogProbs     int  // list this many of the most probable tokens at each step
+
+	// OnToken, if set, is called for every token by the goroutine that called
+	// Generate, with the text that has become certain.
+	OnToken func(Piece)
+}
+
+// Piece is news of one sample. The texts of its pieces join to its
+// Continuation.
+type Piece struct {
+	Sample int
+	Text   string // what is new; may be empty, may be of several tokens
+	Tokens int    // tokens written so far
+	Finish Finish // not empty in the sample's last piece
+
+	Token TokenProb   // the token drawn; the end-of-text token too
+	Top   []TokenProb // with TopLogProbs: the most probable tokens at this step
+}
+
+// Finish says why a sample ended.
+type Finish string
+
+// The reasons.
+const (
+	FinishLength Finish = "length"
+	FinishStop   Finish = "stop" // a stop string
+	FinishEOS    Finish = "eos"  // the end-of-text token
+)
+
+// Response is the answer to a Request.
+type Response struct {
+	Samples      []Sample
+	PromptTokens int           // with BOS
+	FirstToken   time.Duration // from the call to the first token
+	Total        time.Duration
+}
+
+// Sample is one text.
+type Sample struct {
+	Text         string // Prompt and Continuation
+	Continuation string
+	Tokens       []int32 // written, without the end-of-text token
+	Finish       Finish
+	LogProb      float64       // sum of LogProbs, and of the end-of-text token's where it ended so
+	LogProbs     []float64     // of each of Tokens under the model, before temperature and filters
+	Top          [][]TokenProb // with TopLogProbs: the most probable tokens at each step
+}
+
+// Defaults is the original's request: 5 samples of 50 tokens, temperature 1,
+// top-k 30.
+func Defaults() Request {
+	return Request{Length: 50, Samples: 5, Temperature: 1, TopK: 30, RepetitionPenalty: 1}
+}
+
+func (r *Request) greedy() bool { return r.Greedy || r.Temperature == 0 }
+
+// Validate lists every fault of the request at once (exit code 2).
+func (r *Request) Validate() error {
+	var l fault.List
+	whole := func(name string, v, limit int) {
+		if v < 0 || v > limit {
+			l.Addf("%s must be between 0 and %d, not %d", name, limit, v)
+		}
+	}
+	real := func(name string, v, lo, hi float64) {
+		if !(v >= lo && v <= hi) {
+			l.Addf("%s must be between %g and %g, not %g", name, lo, hi, v)
+		}
+	}
+	whole("length", r.Length, MaxLength)
+	whole("min_length", r.MinLength, MaxLength)
+	whole("samples", r.Samples, MaxSamples)
+	whole("top_k", r.TopK, math.MaxInt32)
+	whole("no_repeat_ngram", r.NoRepeatNGram, math.MaxInt32)
+	whole("logprobs", r.TopLogProbs, maxLogProbs)
+	real("temperature", r.Temperature, 0, 1000)
+	if r.Temperature > 0 && r.Temperature < 1e-4 {
+		l.Addf("temperature %g is too small to divide by: use 0, the most probable token always", r.Temperature)
+	}
+	real("top_p", r.TopP, 0, 1)
+	real("min_p", r.MinP, 0, 1)
+	real("repetition_penalty", r.RepetitionPenalty, 0, 1000)
+	real("presence_penalty", r.PresencePenalty, -100, 100)
+	real("frequency_penalty", r.FrequencyPenalty, -100, 100)
+	for _, s := range r.Stop {
+		if s == "" {
+			l.Addf("a stop string must not be empty")
+		}
+	}
+	return l.Err("request")
+}
