@@ -1,0 +1,86 @@
+package serve
+
+import (
+	_ "embed"
+	"net/http"
+	"strings"
+)
+
+// page is the page to try the model in a browser, without outside resources.
+//
+//go:embed page/index.html
+var page []byte
+
+// pagePolicy lets the page load nothing but itself.
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// routes is the table of everything that is answered.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	route := func(method, path string, h http.HandlerFunc) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			note(r).route = path
+			if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
+				w.Header().Set("Allow", method)
+				fail(w, r, &httpError{status: http.StatusMethodNotAllowed, message: path + " takes " + method})
+				return
+			}
+			h(w, r)
+		})
+	}
+	const get, post = http.MethodGet, http.MethodPost
+	route(post, "/generate", s.guarded(true, s.original))
+	route(post, "/v1/completions", s.guarded(true, s.completions))
+	route(get, "/v1/models", s.guarded(false, s.listModels))
+	route(get, "/v1/models/{id}", s.guarded(false, s.getModel))
+	route(get, "/metrics", s.guarded(false, s.metrics.handler.ServeHTTP))
+	route(post, "/admin/reload", s.guarded(false, s.adminReload))
+	route(get, "/health", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	route(get, "/ready", s.isReady)
+	route(get, "/{$}", servePage)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, r, &httpError{status: http.StatusNotFound, message: "nothing is here: try POST /generate"})
+	})
+	return s.observed(s.cors(mux))
+}
+
+func (s *Server) isReady(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case s.ready():
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	case s.models.draining.Load():
+		fail(w, r, &httpError{status: http.StatusServiceUnavailable, message: "the server is draining"})
+	default:
+		fail(w, r, errNotReady)
+	}
+}
+
+func servePage(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-cache")
+	_, _ = w.Write(page)
+}
+
+// adminReload loads the model again. It exists only where keys guard it.
+func (s *Server) adminReload(w http.ResponseWriter, r *http.Request) {
+	if s.keys == nil {
+		fail(w, r, &httpError{status: http.StatusForbidden, message: "reloading over HTTP needs a server with API keys"})
+		return
+	}
+	if err := s.Reload(r.Context()); err != nil {
+		fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": "loaded"})
+}
+
+// wantsStream reports whether the client asks for server-sent events.
+func wantsStream(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+}
