@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"promptgen/cmd/promptgen/ui"
+	"promptgen/internal/fault"
+	"promptgen/internal/nearest"
+)
+
+// app is one run of the program.
+type app struct {
+	streams
+	env      environment
+	console  *ui.Console // set before a command runs
+	commands []*cli.Command
+}
+
+func newApp(s streams, environ []string) *app {
+	a := &app{streams: s, env: readEnvironment(environ)}
+	a.commands = []*cli.Command{
+		a.quickstartCommand(),
+		a.vocabCommand(),
+		a.tokenizeCommand(),
+		a.trainCommand(),
+		a.evalCommand(),
+		a.generateCommand(),
+		a.serveCommand(),
+		a.exportCommand(),
+		a.inspectCommand(),
+		a.versionCommand(),
+	}
+	for _, c := range a.commands {
+		c.Flags = append(c.Flags, commonFlags()...)
+		c.HideHelpCommand = true
+		c.Before = a.before
+		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return fault.Usage("%w", err) }
+	}
+	return a
+}
+
+// commonFlags are taken by every command.
+func commonFlags() []cli.Flag {
+	const common = "Common"
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "quiet", Category: common, Usage: "no log and no progress on standard error"},
+		&cli.BoolFlag{Name: "json", Category: common, Usage: "print the result as one JSON document"},
+		&cli.Uint64Flag{Name: "seed", Category: common, Value: 1, Usage: "the same `N` gives the same result to the bit, whatever the threads"},
+		&cli.IntFlag{Name: "threads", Category: common, Usage: "work on `N` cores (default: all that may be used)"},
+	}
+}
+
+// before sets the console up once the flags are known.
+func (a *app) before(c *cli.Context) error {
+	a.console = ui.NewConsole(a.out, a.err, c.Bool("quiet"))
+	for _, w := range a.env.warnings(a.commands) {
+		a.console.Warn(w)
+	}
+	if n := c.Int("threads"); n < 0 {
+		return fault.Usage("--threads must not be negative, not %d", n)
+	}
+	return nil
+}
+
+// run carries out one command line.
+func (a *app) run(ctx context.Context, args []string) error {
+	canonical, err := a.canonical(args)
+	if err != nil {
+		return err
+	}
+	program := &cli.App{
+		Name:            "promptgen",
+		Usage:           "train GPT-2 on Chinese text and let it go on with a prompt",
+		HideHelpCommand: true,
+		HideVersion:     true,
+		Commands:        a.commands,
+		Reader:          a.in, Writer: a.out, ErrWriter: io.Discard,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return fault.Usage("%w", err) },
+	}
+	return program.RunContext(ctx, append([]string{"promptgen"}, canonical...))
+}
+
+// command finds a command by its name.
+func (a *app) command(name string) (*cli.Command, error) {
+	names := []string{"help"}
+	for _, c := range a.commands {
+		if c.Name == name {
+			return c, nil
+		}
+		names = append(names, c.Name)
+	}
+	return nil, fault.Usage("there is no command %q, did you mean %q? (promptgen help lists them)", name, nearest.Of(name, names))
+}
+
+// choice checks a flag that takes one of a few words.
+func choice(faults *fault.List, c *cli.Context, flag string, words ...string) {
+	if v := c.String(flag); !slices.Contains(words, v) {
+		faults.Addf("--%s must be %s, not %q", flag, oneOf(words), v)
+	}
+}
+
+// oneOf lists words: a, b or c.
+func oneOf(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// compat reads --compat: empty or "book".
+func compat(faults *fault.List, c *cli.Context) bool {
+	v := c.String("compat")
+	if v != "" && v != "book" {
+		faults.Addf(`--compat knows only "book", not %q`, v)
+	}
+	return v == "book"
+}
+
+// refuseDevice answers --device: the CPU is the only device there is.
+func (a *app) refuseDevice(faults *fault.List, device string) {
+	switch strings.ToLower(device) {
+	case "cpu":
+	case "auto":
+		a.console.Log.Info("device auto: cpu")
+	default:
+		faults.Addf("--device %s: only the cpu is supported for now; use --device cpu or auto", device)
+	}
+}
+
+// name is how the user starts this program.
+func (a *app) name() string {
+	exe, err := os.Executable()
+	if err == nil && strings.Contains(exe, "go-build") { // go run builds into such a folder
+		return "go run ./cmd/promptgen"
+	}
+	return "promptgen"
+}
+
+// said logs that an option of the original is taken.
+func (a *app) said(format string, args ...any) { a.console.Log.Info(fmt.Sprintf(format, args...)) }

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"promptgen/cmd/promptgen/ui"
+	"promptgen/internal/fault"
+	"promptgen/model/checkpoint"
+)
+
+func (a *app) exportCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "export",
+		Usage: "write a model for other engines",
+		Flags: []cli.Flag{
+			modelFlag(),
+			vocabFlag("vocabulary `FILE` for a model folder without one"),
+			&cli.StringFlag{Name: "out", Usage: "`PATH` to write: a folder, or the .gguf file"},
+			&cli.StringFlag{Name: "format", Value: string(checkpoint.FormatHF), Usage: "`hf`, pytorch or gguf"},
+			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "`fp32`, fp16, bf16; gguf also q8_0 and q4_0"},
+		},
+		Action: func(c *cli.Context) error {
+			out := c.String("out")
+			if out == "" {
+				return fault.Usage("export: --out is missing: name the folder or file to write")
+			}
+			m, err := a.loadModel(c)
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			o := checkpoint.ExportOptions{Format: checkpoint.Format(c.String("format")), DType: c.String("dtype")}
+			if err := checkpoint.Export(c.Context, out, m, o); err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return a.console.JSON(map[string]string{"model": out, "format": string(o.Format), "dtype": o.DType})
+			}
+			return a.console.Facts(ui.Fact{Name: "model", Value: out},
+				ui.Fact{Name: "format", Value: o.Format}, ui.Fact{Name: "dtype", Value: o.DType})
+		},
+	}
+}

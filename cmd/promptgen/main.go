@@ -1,0 +1,101 @@
+// Command promptgen trains GPT-2 on Chinese text and lets it propose how a
+// prompt goes on: vocabulary, tokens, training, evaluation, generation and an
+// HTTP service in one program.
+//
+//	promptgen quickstart
+//
+// runs the whole chain on a sample corpus. Each command has a file of its own
+// that reads its flags, calls one package and prints; app.go puts them
+// together, args.go and env.go read what the user typed.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"promptgen/internal/fault"
+)
+
+func main() {
+	ctx, stop := interruptible()
+	code := run(ctx, streams{os.Stdin, os.Stdout, os.Stderr}, os.Args[1:], os.Environ())
+	stop()
+	os.Exit(code)
+}
+
+// streams are the three standard ones.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// run is the whole program: it returns the exit code, and an error leaves one
+// line on s.err.
+func run(ctx context.Context, s streams, args, environ []string) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintln(s.err, "promptgen: "+oneLine(fmt.Sprintf("internal error: %v (%s); please report it", p, whereItPanicked())))
+			code = fault.CodeFailed
+		}
+	}()
+	err := newApp(s, environ).run(ctx, args)
+	if err != nil {
+		fmt.Fprintln(s.err, "promptgen: "+oneLine(err.Error()))
+	}
+	return fault.Code(err)
+}
+
+// interruptible is a context that the first Ctrl-C or SIGTERM cancels, so that
+// work under way can be saved; the second ends the program at once.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if _, ok := <-signals; !ok {
+			return
+		}
+		cancel()
+		if _, ok := <-signals; ok {
+			os.Exit(fault.CodeInterrupted)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel()
+	}
+}
+
+// oneLine keeps an error on the one line that it may have.
+func oneLine(s string) string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, " ")
+}
+
+// whereItPanicked is the file and line of the statement that panicked: the
+// frame after runtime.gopanic in the stack.
+func whereItPanicked() string {
+	lines := strings.Split(string(debug.Stack()), "\n")
+	for i, l := range lines {
+		if !strings.HasPrefix(l, "panic(") {
+			continue
+		}
+		for _, at := range lines[i+2:] {
+			if place, isPlace := strings.CutPrefix(at, "\t"); isPlace && !strings.Contains(place, "/runtime/") {
+				place, _, _ = strings.Cut(place, " +0x")
+				return place[strings.LastIndex(place, "/")+1:]
+			}
+		}
+	}
+	return "place unknown"
+}

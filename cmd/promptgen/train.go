@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"promptgen/cmd/promptgen/ui"
+	"promptgen/configs"
+	"promptgen/internal/fault"
+	"promptgen/train"
+)
+
+func (a *app) trainCommand() *cli.Command {
+	d := train.DefaultOptions()
+	const run, rate, files = "Run", "Learning rate and regularization", "Logs and checkpoints"
+	return &cli.Command{
+		Name:  "train",
+		Usage: "train a model on tokens",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Aliases: []string{"model_config"}, Value: "small", Usage: "model config: a `FILE` or a preset (test, mini, small, base)"},
+			&cli.StringFlag{Name: "data", Aliases: []string{"tokenized_data_path"}, Value: defaultData, Usage: "`FOLDER` that tokenize wrote, or of the original's tokenized_train_N.txt"},
+			&cli.StringFlag{Name: "vocab", Aliases: []string{"vocab_file", "vocab_filename"}, Value: defaultVocab, Usage: "vocabulary `FILE`, for the original's folder"},
+			&cli.StringFlag{Name: "out", Aliases: []string{"output_dir"}, Value: defaultOut, Usage: "`FOLDER` for the models and logs"},
+			&cli.StringFlag{Name: "init-from", Aliases: []string{"pretrained_model"}, Usage: "start from the weights of a model `FOLDER`"},
+			&cli.StringFlag{Name: "resume", Value: d.Resume, Usage: "`auto` (go on where the output folder's run stopped), never, or a folder"},
+			deviceFlag(),
+
+			&cli.IntFlag{Name: "epochs", Category: run, Value: d.Epochs, Usage: "passes over the data"},
+			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Category: run, Value: d.BatchSize, Usage: "windows computed together"},
+			&cli.IntFlag{Name: "grad-accum", Aliases: []string{"gradient_accumulation"}, Category: run, Value: d.GradAccum, Usage: "batches in one optimizer step"},
+			&cli.IntFlag{Name: "stride", Category: run, Usage: "tokens from one window's start to the next's (default: n_ctx)"},
+			dtypeFlag(run, trainingTypes),
+			&cli.BoolFlag{Name: "fp16", Category: run, Usage: "the original's name for --dtype bf16"},
+			&cli.StringFlag{Name: "fp16_opt_level", Category: run, Usage: "taken for the original's sake, without effect"},
+
+			&cli.Float64Flag{Name: "lr", Category: rate, Value: d.LR, Usage: "peak learning rate"},
+			&cli.IntFlag{Name: "warmup-steps", Aliases: []string{"warmup_steps"}, Category: rate, Value: -1, Usage: "steps until the peak (-1: a tenth of all, at most 2000)"},
+			&cli.StringFlag{Name: "schedule", Category: rate, Value: string(d.Schedule), Usage: "`linear`, cosine or constant after the warm-up"},
+			&cli.Float64Flag{Name: "max-grad-norm", Aliases: []string{"max_grad_norm"}, Category: rate, Value: d.MaxGradNorm, Usage: "clip the gradient to this norm (0: do not)"},
+			&cli.Float64Flag{Name: "weight-decay", Category: rate, Value: d.WeightDecay, Usage: "decay of the matrices"},
+			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts (default: the config's)"},
+
+			&cli.IntFlag{Name: "log-every", Aliases: []string{"log_step"}, Category: files, Value: d.LogEvery, Usage: "steps between two lines of metrics.jsonl"},
+			&cli.IntFlag{Name: "eval-every", Category: files, Usage: "steps between two validations (0: after each epoch)"},
+			&cli.IntFlag{Name: "save-every", Category: files, Usage: "steps between two states for resuming (0: after each epoch)"},
+			&cli.StringFlag{Name: "writer_dir", Category: files, Usage: "taken for the original's sake; the metrics are in the output folder's metrics.jsonl"},
+		},
+		Action: func(c *cli.Context) error {
+			o, err := a.trainOptions(c)
+			if err != nil {
+				return err
+			}
+			obs := &trainObserver{app: a}
+			defer obs.done()
+			result, err := train.Run(c.Context, o, obs)
+			obs.done()
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return a.console.JSON(result)
+			}
+			return a.console.Facts(trainFacts(result)...)
+		},
+	}
+}
+
+// trainOptions reads the flags; every fault is named at once.
+func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
+	var faults fault.List
+	a.refuseDevice(&faults, c.String("device"))
+	if level := c.String("fp16_opt_level"); level != "" {
+		a.said("fp16_opt_level %s is taken, without effect", level)
+	}
+	if dir := c.String("writer_dir"); dir != "" {
+		a.said("writer_dir %s is taken, without effect: the metrics go to metrics.jsonl in the output folder", dir)
+	}
+	dtypeName := c.String("dtype")
+	if c.Bool("fp16") {
+		a.said("fp16: training with --dtype bf16")
+		dtypeName = "bf16"
+	}
+	dt := dtype(&faults, dtypeName, trainingTypes)
+	positive(&faults, c, "epochs", "batch-size", "grad-accum", "log-every")
+	if c.Float64("lr") <= 0 {
+		faults.Addf("--lr must be positive, not %g", c.Float64("lr"))
+	}
+	config := c.String("config")
+	if from := c.String("init-from"); from != "" && !c.IsSet("config") {
+		config = filepath.Join(from, "config.json") // the shape of the weights
+	}
+	cfg, err := configs.Load(config)
+	if err != nil {
+		faults.Addf("%v", err)
+	}
+	o := train.Options{
+		Config: cfg, Data: c.String("data"), Vocab: c.String("vocab"), Out: c.String("out"),
+		InitFrom: c.String("init-from"), Resume: c.String("resume"),
+		Epochs: c.Int("epochs"), BatchSize: c.Int("batch-size"), GradAccum: c.Int("grad-accum"), Stride: c.Int("stride"),
+		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), Schedule: train.Schedule(c.String("schedule")),
+		MaxGradNorm: c.Float64("max-grad-norm"), WeightDecay: c.Float64("weight-decay"),
+		DType: dt, Seed: c.Uint64("seed"), Threads: c.Int("threads"), ISA: a.env["ISA"],
+		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), SaveEvery: c.Int("save-every"),
+	}
+	if c.IsSet("dropout") {
+		p := c.Float64("dropout")
+		o.Dropout = &p
+	}
+	return o, faults.Err("train")
+}
+
+// positive checks whole-number flags that must be at least 1.
+func positive(faults *fault.List, c *cli.Context, flags ...string) {
+	for _, f := range flags {
+		if c.Int(f) < 1 {
+			faults.Addf("--%s must be at least 1, not %d", f, c.Int(f))
+		}
+	}
+}
+
+func trainFacts(r *train.Result) []ui.Fact {
+	facts := []ui.Fact{
+		{Name: "steps", Value: r.Steps},
+		{Name: "tokens", Value: r.Tokens},
+		{Name: "final loss", Value: r.FinalLoss},
+	}
+	if r.ValLoss != nil {
+		facts = append(facts, ui.Fact{Name: "validation loss", Value: *r.ValLoss})
+	}
+	return append(facts,
+		ui.Fact{Name: "tokens/s", Value: fmt.Sprintf("%.0f", r.TokensPerSec)},
+		ui.Fact{Name: "peak memory", Value: ui.Bytes(r.PeakRSS)},
+		ui.Fact{Name: "model", Value: r.Model})
+}
+
+// trainObserver shows a run: a bar on a terminal, else a line every few seconds.
+type trainObserver struct {
+	app *app
+	bar *ui.Bar
+}
+
+func (t *trainObserver) Step(s train.StepInfo) {
+	if t.bar == nil {
+		t.bar = t.app.console.Bar("train", "steps", int64(s.Steps))
+	}
+	t.bar.Set(int64(s.Step), fmt.Sprintf("epoch %d/%d loss %.3f lr %.2e %.0f tokens/s %s",
+		s.Epoch, s.Epochs, s.Loss, s.LR, s.TokensPerSec, ui.Bytes(s.PeakRSS)))
+	if s.Skipped {
+		t.app.console.Warn(fmt.Sprintf("step %d: loss or gradient is not finite, no update", s.Step))
+	}
+}
+
+func (t *trainObserver) Validation(v train.ValidationInfo) {
+	t.app.console.Log.Info("validation", "epoch", v.Epoch, "step", v.Step,
+		"loss", fmt.Sprintf("%.4f", v.Loss), "perplexity", fmt.Sprintf("%.4g", v.Perplexity))
+}
+
+func (t *trainObserver) Saved(dir string) { t.app.console.Log.Info("saved", "model", dir) }
+
+func (t *trainObserver) Notice(line string) { t.app.console.Log.Info(line) }
+
+func (t *trainObserver) done() {
+	if t.bar != nil {
+		t.bar.Done()
+	}
+}
