@@ -19,8 +19,12 @@ type Attention struct {
 }
 
 // attnRows is how many queries are handled at a time: scores exist only as a
-// strip [attnRows, keys seen].
-const attnRows = 96
+// strip [attnRows, keys seen]. The sum over values is cut at multiples of
+// attnCut, so that a row does not depend on how many follow it.
+const (
+	attnRows = 96
+	attnCut  = 192
+)
 
 // attnJob runs Attention; a part is one head of one sequence.
 type attnJob struct {
@@ -126,7 +130,7 @@ func (s *strip) forward() {
 	}
 	s.w.gemm(s.cpu, &Gemm{
 		M: s.m, N: s.HeadDim, K: n, A: p, B: s.qkv(0, 2), LDB: 3 * s.width,
-		C: s.Out[s.at(s.q, 0, 1):], LDC: s.width, BF16: s.BF16,
+		C: s.Out[s.at(s.q, 0, 1):], LDC: s.width, BF16: s.BF16, KBlock: attnCut,
 	})
 }
 
