@@ -1,5 +1,7 @@
 package generate
 
+import "slices"
+
 // pageRows is the number of tokens of a page. Small enough that a short text
 // wastes little, large enough that walking over pages costs nothing.
 const pageRows = 32
@@ -34,8 +36,15 @@ func (p *pool) rows(pg *page, layer, head int) (keys, values []float32) {
 	return pg.data[at:][:size], pg.data[at+p.heads*size:][:size]
 }
 
-// grow makes room in c for rows more tokens.
+// grow makes room in c for rows more tokens. A page that will be written to and
+// has other readers is copied first.
 func (p *pool) grow(c *cache, rows int) {
+	if at := c.n / pageRows; c.n%pageRows > 0 && c.pages[at].refs > 1 {
+		own := p.page()
+		copy(own.data, c.pages[at].data)
+		c.pages[at].refs--
+		c.pages[at] = own
+	}
 	for len(c.pages)*pageRows < c.n+rows {
 		c.pages = append(c.pages, p.page())
 	}
@@ -53,22 +62,18 @@ func (p *pool) page() *page {
 	return &page{data: make([]float32, p.layers*2*p.heads*pageRows*p.headDim), refs: 1}
 }
 
-// fork is a cache that begins as c does: full pages are shared, the page that
-// is still written to is copied.
-func (p *pool) fork(c *cache) cache {
-	full := c.n / pageRows
-	f := cache{pages: make([]*page, full, len(c.pages)+1), n: c.n}
-	copy(f.pages, c.pages)
+// fork is a cache of the first n tokens of c. It shares their pages, which are
+// copied when one of the two writes to them.
+func (p *pool) fork(c *cache, n int) cache {
+	f := cache{pages: slices.Clone(c.pages[:pagesOf(n)]), n: n}
 	for _, pg := range f.pages {
 		pg.refs++
 	}
-	if c.n%pageRows > 0 {
-		pg := p.page()
-		copy(pg.data, c.pages[full].data)
-		f.pages = append(f.pages, pg)
-	}
 	return f
 }
+
+// pagesOf is the number of pages that n tokens take.
+func pagesOf(n int) int { return (n + pageRows - 1) / pageRows }
 
 // release empties c; pages that nobody else reads are free again.
 func (p *pool) release(c *cache) {

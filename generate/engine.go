@@ -26,7 +26,11 @@ type EngineOptions struct {
 	Slots      int          // sequences decoded together; 0: 16
 	MaxContext int          // tokens a sequence looks back on; 0: the model's n_ctx
 	MaxQueue   int          // requests that wait at most; 0: no limit
-	BOS, EOS   *int32       // first and last token of a text; nil: [MASK] and [CLS]; negative: none
+	// PrefixTokens bounds what is kept of the last prompts, in tokens, for those
+	// that begin alike; 0: MaxContext; negative: nothing is kept.
+	PrefixTokens int
+
+	BOS, EOS *int32 // first and last token of a text; nil: [MASK] and [CLS]; negative: none
 }
 
 // Engine decodes the texts of many requests together. It is safe for
@@ -49,7 +53,7 @@ type Engine struct {
 
 // counters are read by Stats while the scheduler writes them.
 type counters struct {
-	active, generated, read, steps atomic.Int64
+	active, generated, read, steps, prefixHits, prefixTokens atomic.Int64
 }
 
 // Stats is how busy an Engine is and what it has done.
@@ -57,6 +61,10 @@ type Stats struct {
 	Slots, Active, Queued int   // places; sequences being written; requests waiting
 	Generated, Read       int64 // tokens written; tokens of prompts and windows read
 	Steps                 int64 // times the weights were read
+
+	// Prompts that began like one before, and their tokens that were not read
+	// again.
+	PrefixHits, PrefixTokens int64
 }
 
 // NewEngine starts an engine over the weights p, which must not change any
@@ -89,11 +97,15 @@ func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Eng
 	if o.MaxContext == 0 {
 		o.MaxContext = p.Config.NCtx
 	}
+	if o.PrefixTokens == 0 {
+		o.PrefixTokens = o.MaxContext
+	}
 	e := &Engine{p: p, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	e.bos, e.eos = e.special(o.BOS, "[MASK]"), e.special(o.EOS, "[CLS]")
 	e.banned = e.neverDrawn()
 	s := &scheduler{e: e, f: newForwarder(cpu, p, o.DType == kernel.BF16)}
 	e.pool = s.f.pool
+	s.known = prefixes{pool: e.pool, limit: pagesOf(max(0, o.PrefixTokens))}
 	go s.run()
 	return e, nil
 }
@@ -152,6 +164,7 @@ func (e *Engine) Stats() Stats {
 	return Stats{
 		Slots: e.opts.Slots, Active: int(e.stats.active.Load()), Queued: queued,
 		Generated: e.stats.generated.Load(), Read: e.stats.read.Load(), Steps: e.stats.steps.Load(),
+		PrefixHits: e.stats.prefixHits.Load(), PrefixTokens: e.stats.prefixTokens.Load(),
 	}
 }
 

@@ -320,22 +320,51 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// A small request that comes after a large one is answered before it.
+// A small request that comes after one that has taken all places, and would
+// never end, gets its share; the large one then goes on as if nothing had been.
 func TestSmallBesideLarge(t *testing.T) {
-	e := newEngine(t, randomModel(10, 50, 64), newCPU(t, 0), EngineOptions{Slots: 2})
+	p := randomModel(10, 50, 64)
+	e := newEngine(t, p, newCPU(t, 0), EngineOptions{Slots: 4})
 	ctx, cancel := context.WithCancel(t.Context())
-	large := make(chan error, 1)
-	go func() {
-		_, err := e.Generate(ctx, Request{PromptIDs: []int32{1}, Length: 50, Samples: MaxSamples, Temperature: 1})
-		large <- err
-	}()
-	waitFor(t, func() bool { return e.Stats().Active == 2 })
-	if _, err := e.Generate(t.Context(), Request{PromptIDs: []int32{2}, Length: 10}); err != nil {
-		t.Error(err)
+	large := Request{PromptIDs: []int32{1}, Length: MaxLength, Samples: 20, Temperature: 1, Seed: 5}
+	var mu sync.Mutex
+	written := make([][]int32, large.Samples)
+	large.OnToken = func(p Piece) {
+		mu.Lock()
+		defer mu.Unlock()
+		written[p.Sample] = append(written[p.Sample], p.Token.Token)
 	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Generate(ctx, large)
+		ended <- err
+	}()
+	waitFor(t, func() bool { return e.Stats().Active == 4 })
+	for i := range int32(3) {
+		if _, err := e.Generate(t.Context(), Request{PromptIDs: []int32{2 + i}, Length: 10, Samples: 3, Temperature: 1}); err != nil {
+			t.Error(err)
+		}
+	}
+	waitFor(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(written[0]) > 100 && len(written[3]) > 60
+	})
 	cancel()
-	if err := <-large; !errors.Is(err, context.Canceled) {
-		t.Errorf("the large request had ended (%v) before the small one did", err)
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the large request had ended (%v) before the small ones did", err)
+	}
+	alone := newEngine(t, p, newCPU(t, 0), EngineOptions{Slots: 4})
+	large.OnToken, large.AllowDuplicates, large.Samples = nil, true, 4
+	large.Length = max(len(written[0]), len(written[3]))
+	want, err := alone.Generate(t.Context(), large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range want.Samples {
+		if !slices.Equal(s.Tokens[:len(written[i])], written[i]) {
+			t.Errorf("sample %d is another after a pause", i)
+		}
 	}
 }
 
@@ -360,7 +389,7 @@ func TestPagesComeBack(t *testing.T) {
 	waitFor(t, func() bool { return e.Stats().Active == 0 })
 	e.Close()
 	pages := e.pool
-	if pages.made > 4*3*2 { // 4 slots and 4 prompts of at most 3 pages each
+	if pages.made > 4*3*3 { // 4 slots, 4 prompts and what is kept of the last ones, at most 3 pages each
 		t.Errorf("%d pages were made", pages.made)
 	}
 	if len(pages.free) != pages.made {

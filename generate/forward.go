@@ -2,6 +2,7 @@ package generate
 
 import (
 	"math"
+	"slices"
 
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -22,12 +23,17 @@ type forwarder struct {
 	mean, rstd      []float32 // [rows]
 	lse             []float32 // [heads*rows of the longest segment]
 	scores          []float32 // [segments*heads, n_ctx]
+	past, seen      []float32 // [n_ctx, 3*width] and [n_ctx, width], where a segment goes on after its cache
 	last            []float32 // [segments, width]
 	logits          []float32 // [segments, vocab]
 }
 
-// segment is what one sequence reads in a step: ids after what cache holds. A
-// segment of several rows starts a fresh cache.
+// segment is what one sequence reads in a step: ids after what cache holds.
+//
+// A text of several tokens may be cut into segments of at least two rows in any
+// way, and any number of its first tokens may be in the cache already: the
+// results are the same to the bit. A single row is what decoding reads; it may
+// differ in the last bits.
 type segment struct {
 	cache *cache
 	ids   []int32
@@ -50,10 +56,10 @@ func (f *forwarder) run(segs []segment) []float32 {
 	rows, longest := 0, 0
 	for _, s := range segs {
 		rows += len(s.ids)
-		longest = max(longest, len(s.ids))
+		longest = max(longest, s.cache.n+len(s.ids))
 		f.pool.grow(s.cache, len(s.ids))
 	}
-	f.reserve(rows, longest, len(segs))
+	f.reserve(rows, longest, len(segs), slices.ContainsFunc(segs, func(s segment) bool { return s.cache.n > 0 && len(s.ids) > 1 }))
 	f.embed(segs)
 	for l := range c.NLayer {
 		f.layer(l, &f.p.Blocks[l], segs, rows)
@@ -73,15 +79,21 @@ func (f *forwarder) run(segs []segment) []float32 {
 	return f.logits[:n*c.VocabSize]
 }
 
-// reserve makes the buffers large enough.
-func (f *forwarder) reserve(rows, longest, segs int) {
+// reserve makes the buffers large enough; later says that a segment of several
+// rows follows a past.
+func (f *forwarder) reserve(rows, longest, segs int, later bool) {
 	c := &f.p.Config
 	e := c.NEmbd
+	past := 0
+	if later {
+		past = c.NCtx
+	}
 	for buf, n := range map[*[]float32]int{
 		&f.x: rows * e, &f.y: rows * e, &f.norm: rows * e, &f.att: rows * e,
 		&f.qkv: rows * 3 * e, &f.fc: rows * c.Inner(), &f.mean: rows, &f.rstd: rows,
 		&f.lse: c.NHead * longest, &f.scores: segs * c.NHead * c.NCtx,
 		&f.last: segs * e, &f.logits: segs * c.VocabSize,
+		&f.past: past * 3 * e, &f.seen: past * e,
 	} {
 		if len(*buf) < n {
 			*buf = make([]float32, n)
@@ -154,8 +166,8 @@ func (f *forwarder) remember(l int, segs []segment) {
 	}
 }
 
-// attend fills att [rows, width]. Fresh segments of several rows see only
-// themselves and go to the blockwise kernel; single rows look into their cache.
+// attend fills att [rows, width]. Segments of several rows go to the blockwise
+// kernel; single rows look into their cache.
 func (f *forwarder) attend(l int, segs []segment) {
 	c := &f.p.Config
 	e := c.NEmbd
@@ -163,14 +175,15 @@ func (f *forwarder) attend(l int, segs []segment) {
 	r := 0
 	for _, s := range segs {
 		n := len(s.ids)
-		if n == 1 {
+		switch {
+		case n == 1:
 			single = append(single, r)
-		} else {
+		case s.cache.n > 0:
 			single = append(single, -1)
-			f.cpu.AttentionForward(&kernel.Attention{
-				Batch: 1, SeqLen: n, Heads: c.NHead, HeadDim: c.HeadDim(), BF16: f.bf16,
-				QKV: f.qkv[r*3*e:][:n*3*e], Out: f.att[r*e:][:n*e], LSE: f.lse[:c.NHead*n],
-			})
+			f.attendAfter(l, s.cache, f.qkv[r*3*e:][:n*3*e], f.att[r*e:][:n*e])
+		default:
+			single = append(single, -1)
+			f.attendBlock(f.qkv[r*3*e:][:n*3*e], f.att[r*e:][:n*e])
 		}
 		r += n
 	}
@@ -184,6 +197,37 @@ func (f *forwarder) attend(l int, segs []segment) {
 			}
 		}
 	})
+}
+
+// attendBlock is attention among the rows of qkv [rows, 3*width].
+func (f *forwarder) attendBlock(qkv, out []float32) {
+	c := &f.p.Config
+	n := len(out) / c.NEmbd
+	f.cpu.AttentionForward(&kernel.Attention{
+		Batch: 1, SeqLen: n, Heads: c.NHead, HeadDim: c.HeadDim(), BF16: f.bf16,
+		QKV: qkv, Out: out, LSE: f.lse[:c.NHead*n],
+	})
+}
+
+// attendAfter is attendBlock for rows that follow what the cache holds. Queries
+// of the past are not known, and what they give is dropped.
+func (f *forwarder) attendAfter(l int, past *cache, qkv, out []float32) {
+	c := &f.p.Config
+	e, d, n := c.NEmbd, c.HeadDim(), past.n
+	whole := f.past[:n*3*e+len(qkv)]
+	for i := range n {
+		row, at := whole[i*3*e:][:3*e], i%pageRows*d
+		clear(row[:e])
+		for h := range c.NHead {
+			k, v := f.pool.rows(past.pages[i/pageRows], l, h)
+			copy(row[e+h*d:][:d], k[at:])
+			copy(row[2*e+h*d:][:d], v[at:])
+		}
+	}
+	copy(whole[n*3*e:], qkv)
+	seen := f.seen[:n*e+len(out)]
+	f.attendBlock(whole, seen)
+	copy(out, seen[n*e:])
 }
 
 // attendCached is one head of one row: out [d] = softmax(q·K^T/sqrt(d))·V over

@@ -22,12 +22,14 @@ type job struct {
 	prompt   []int32 // the prompt's tokens
 	context  []int32 // with BOS before them: what every sample begins with
 
-	cache  cache     // the prompt, once it is read; samples fork it
+	window []int32   // what is read of context: as much as fits; nil until that begins
+	cache  cache     // what was read of window; samples fork it
 	logits []float32 // after the prompt; nil until it is read
 
 	removed bool        // the scheduler has let go of it
 	started bool        // the first round has been planned
 	todo    []draft     // samples to start
+	paused  []*sequence // samples that wait for a place to go on
 	live    int         // samples being written
 	results []*sequence // finished samples, by number
 
@@ -52,6 +54,9 @@ func (j *job) distinct() int {
 
 // left reports that the caller does not wait any more.
 func (j *job) left() bool { return j.ctx.Err() != nil }
+
+// pending reports that there is more to write than what is live.
+func (j *job) pending() bool { return len(j.paused) > 0 || len(j.todo) > 0 }
 
 // plan fills todo: first with all samples, then with those to be drawn again.
 // It leaves it empty when the job is complete.

@@ -3,37 +3,29 @@ package generate
 import (
 	"fmt"
 	"slices"
-
-	"promptgen/internal/fault"
 )
 
-// prefillRows bounds the prompt tokens read in one step beside the running
-// sequences, so that these do not stand still for long. A single prompt may
-// exceed it.
+// prefillRows bounds the prompt tokens read in one step where others write or
+// read beside it, so that these do not stand still for long: a longer prompt is
+// read in several steps.
 const prefillRows = 256
 
-// sequence is a sample being written.
-type sequence struct {
-	job *job
-	draft
-	sampler *sampler
-	writer  *writer
-	context []int32 // what the job's context and this sample have written
-	cache   cache   // reads context but for its last token
-	finish  Finish  // not empty: done
-	err     error
-
-	logProb  float64
-	logProbs []float64
-	top      [][]TokenProb
-}
+// minShare is what a prompt reads in a step at least, however many there are.
+const minShare = 32
 
 // scheduler is the goroutine that owns the processor.
 type scheduler struct {
 	e      *Engine
 	f      *forwarder
-	jobs   []*job // admitted, in order of arrival
-	active []*sequence
+	known  prefixes
+	jobs   []*job      // admitted, in order of arrival
+	active []*sequence // being written
+
+	running []*sequence // of this step, and what they and the prompts read
+	reading []*job
+	segs    []segment
+	raw     [][]float32
+	pieces  []Piece
 }
 
 // run takes step after step until the engine is closed.
@@ -45,9 +37,10 @@ func (s *scheduler) run() {
 		s.guarded(s.step)
 		s.e.stats.active.Store(int64(len(s.active)))
 	}
-	for _, j := range s.jobs {
-		j.end(ErrClosed)
+	for len(s.jobs) > 0 {
+		s.remove(s.jobs[0], ErrClosed)
 	}
+	s.known.clear()
 }
 
 // guarded runs one phase; should it panic, the requests in flight fail and the
@@ -105,110 +98,81 @@ func (s *scheduler) remove(j *job, err error) {
 		}
 		return q.job == j
 	})
+	for _, q := range j.paused {
+		s.f.pool.release(&q.cache)
+	}
 	s.f.pool.release(&j.cache)
-	j.removed = true
+	j.paused, j.live, j.removed = nil, 0, true
 	j.end(err)
-}
-
-// start begins samples of prompts that are read, as long as there are slots:
-// the job with the fewest live samples first, so that a large request leaves
-// room for small ones.
-func (s *scheduler) start() {
-	for {
-		var fresh []*sequence
-		var raw [][]float32
-		for len(s.active) < s.e.opts.Slots {
-			j := s.nextToStart()
-			if j == nil || j.live > 0 && len(s.active)+s.unread() >= s.e.opts.Slots {
-				break // what is left is for prompts that are not read yet
-			}
-			q := s.newSequence(j, j.todo[0])
-			j.todo = j.todo[1:]
-			j.live++
-			s.active = append(s.active, q)
-			fresh, raw = append(fresh, q), append(raw, j.logits)
-		}
-		if len(fresh) == 0 {
-			return
-		}
-		s.advance(fresh, raw) // some may be complete with their first token
-	}
-}
-
-func (s *scheduler) nextToStart() *job {
-	var best *job
-	for _, j := range s.jobs {
-		if j.logits != nil && len(j.todo) > 0 && (best == nil || j.live < best.live) {
-			best = j
-		}
-	}
-	return best
-}
-
-// unread counts the jobs whose prompt is still to be read.
-func (s *scheduler) unread() int {
-	n := 0
-	for _, j := range s.jobs {
-		if j.logits == nil {
-			n++
-		}
-	}
-	return n
-}
-
-func (s *scheduler) newSequence(j *job, d draft) *sequence {
-	return &sequence{
-		job: j, draft: d,
-		sampler: newSampler(j.req.Seed, d.sample, d.attempt),
-		writer:  newWriter(j.tok, j.req.Prompt, j.prompt, j.req.Stop),
-		context: slices.Clone(j.context),
-		cache:   s.f.pool.fork(&j.cache),
-	}
 }
 
 // step reads the last token of every live sequence, and new prompts as far as
 // there is room, in one pass over the weights.
 func (s *scheduler) step() {
-	running := slices.Clone(s.active)
-	segs := make([]segment, 0, s.e.opts.Slots)
+	s.running, s.segs = append(s.running[:0], s.active...), s.segs[:0]
 	rows := 0
-	for _, q := range running {
+	for _, q := range s.running {
 		seg := s.nextSegment(q)
-		segs = append(segs, seg)
+		s.segs = append(s.segs, seg)
 		rows += len(seg.ids)
 	}
-	var reading []*job
-	for _, j := range s.jobs {
-		if j.logits != nil || len(running)+len(reading) >= s.e.opts.Slots {
-			continue
-		}
-		ids := j.context[max(0, len(j.context)-s.e.opts.MaxContext):]
-		if len(reading) > 0 && rows+len(ids) > prefillRows {
-			break
-		}
-		reading = append(reading, j)
-		segs = append(segs, segment{&j.cache, ids})
-		rows += len(ids)
-	}
-	if len(segs) == 0 {
+	fresh := s.readPrompts(prefillRows - rows)
+	if len(s.segs) == 0 {
 		return
 	}
-	logits := s.f.run(segs)
+	logits := s.f.run(s.segs)
 	s.e.stats.steps.Add(1)
-	s.e.stats.read.Add(int64(rows - len(running)))
-	row := func(i int) []float32 {
-		v := s.f.p.Config.VocabSize
-		return logits[i*v : (i+1)*v]
+	s.e.stats.read.Add(int64(rows - len(s.running) + fresh))
+	v := s.f.p.Config.VocabSize
+	for i, j := range s.reading {
+		if j.cache.n == len(j.window) {
+			s.known.keep(j.window, &j.cache)
+			j.logits = slices.Clone(logits[(len(s.running)+i)*v:][:v])
+			j.plan()
+		}
 	}
-	for i, j := range reading {
-		j.logits = slices.Clone(row(len(running) + i))
-		j.plan()
+	s.raw = s.raw[:0]
+	for i := range s.running {
+		s.raw = append(s.raw, logits[i*v:][:v])
 	}
-	raw := make([][]float32, len(running))
-	for i := range running {
-		raw[i] = row(i)
+	s.advance(s.running, s.raw)
+}
+
+// readPrompts adds to the step's segments what is read of new prompts, some
+// budget tokens together, and returns how many tokens that is. A prompt that
+// would be read alone is read whole.
+func (s *scheduler) readPrompts(budget int) (rows int) {
+	s.reading = s.reading[:0]
+	for _, j := range s.jobs {
+		if j.logits == nil && len(s.running)+len(s.reading) < s.e.opts.Slots {
+			s.reading = append(s.reading, j)
+		}
 	}
-	s.advance(running, raw)
+	share := max(minShare, budget/max(1, len(s.reading)))
+	alone := len(s.running)+len(s.reading) == 1
+	for _, j := range s.reading {
+		if j.window == nil {
+			s.recall(j)
+		}
+		n := len(j.window) - j.cache.n
+		if n > share && !alone {
+			n = min(share, n-2) // never a single row at the end
+		}
+		s.segs = append(s.segs, segment{&j.cache, j.window[j.cache.n:][:n]})
+		rows += n
+	}
+	return rows
+}
+
+// recall sets what the job reads of its prompt, and begins with what is known
+// of it.
+func (s *scheduler) recall(j *job) {
+	j.window = j.context[max(0, len(j.context)-s.e.opts.MaxContext):]
+	j.cache = s.known.begin(j.window)
+	if n := j.cache.n; n > 0 {
+		s.e.stats.prefixHits.Add(1)
+		s.e.stats.prefixTokens.Add(int64(n))
+	}
 }
 
 // nextSegment is what a sequence reads next: its last token, or, when the
@@ -224,10 +188,10 @@ func (s *scheduler) nextSegment(q *sequence) segment {
 
 // advance draws the next token of each sequence and settles those that are done.
 func (s *scheduler) advance(seqs []*sequence, raw [][]float32) {
-	pieces := make([]Piece, len(seqs))
+	s.pieces = append(s.pieces[:0], make([]Piece, len(seqs))...)
 	s.f.cpu.Parallel(len(seqs), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			pieces[i] = seqs[i].advance(raw[i])
+			s.pieces[i] = seqs[i].advance(raw[i])
 		}
 	})
 	for i, q := range seqs {
@@ -239,7 +203,7 @@ func (s *scheduler) advance(seqs []*sequence, raw [][]float32) {
 			continue
 		}
 		s.e.stats.generated.Add(1)
-		q.job.tell(pieces[i])
+		q.job.tell(s.pieces[i])
 		if q.finish != "" {
 			s.settle(q)
 		}
@@ -254,57 +218,10 @@ func (s *scheduler) settle(q *sequence) {
 	j.live--
 	s.f.pool.release(&q.cache)
 	s.active = slices.DeleteFunc(s.active, func(o *sequence) bool { return o == q })
-	if j.live > 0 || len(j.todo) > 0 {
+	if j.live > 0 || j.pending() {
 		return
 	}
 	if j.plan(); len(j.todo) == 0 {
 		s.remove(j, nil)
-	}
-}
-
-// advance draws the next token.
-func (q *sequence) advance(raw []float32) Piece {
-	r, n := q.job.req, len(q.written())
-	banned := q.job.banned
-	if n < r.MinLength && q.job.eos >= 0 {
-		banned = append(slices.Clip(banned), q.job.eos)
-	}
-	next, top, err := q.sampler.draw(raw, r, q.context, n, banned)
-	if err != nil {
-		q.err = fault.With(fault.CodeCorrupt, err)
-		return Piece{}
-	}
-	q.logProb += next.LogProb
-	var text, last string
-	stopped := false
-	if next.Token == q.job.eos {
-		q.finish = FinishEOS
-	} else {
-		q.context = append(q.context, next.Token)
-		q.logProbs = append(q.logProbs, next.LogProb)
-		if top != nil {
-			q.top = append(q.top, top)
-		}
-		text, stopped = q.writer.push(next.Token)
-		if n+1 == r.Length {
-			q.finish = FinishLength
-		}
-	}
-	if q.finish != "" && !stopped {
-		last, stopped = q.writer.finish()
-	}
-	if stopped {
-		q.finish = FinishStop
-	}
-	return Piece{q.sample, text + last, len(q.written()), q.finish, next, top}
-}
-
-// written is what the sample has written so far.
-func (q *sequence) written() []int32 { return q.context[len(q.job.context):] }
-
-func (q *sequence) result() Sample {
-	return Sample{
-		Continuation: q.writer.shown.String(), Tokens: slices.Clone(q.written()), Finish: q.finish,
-		LogProb: q.logProb, LogProbs: q.logProbs, Top: q.top,
 	}
 }
