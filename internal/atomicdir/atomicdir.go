@@ -28,8 +28,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,6 +88,20 @@ func Recover(dir string) error {
 	}
 	defer l.release()
 	return w.putBack(t)
+}
+
+// Remove takes the folder dir away: it is there whole, or not at all. A dir that
+// is not there is no error.
+func Remove(dir string) error {
+	return writer{system{}}.remove(dir)
+}
+
+// Sweep clears dir of what writers that died left in it under hidden names:
+// half-built folders and files, locks, and former selves, which are put back
+// where their successor is missing. What a living writer holds is left alone. A
+// dir that is not there is no error.
+func Sweep(dir string) error {
+	return writer{system{}}.sweep(dir)
 }
 
 // Lock makes the caller the only writer of dir, a folder that is written in
@@ -200,6 +216,67 @@ func (w writer) file(path string, fill func(io.Writer) error) (err error) {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return w.fs.syncDir(t.parent)
+}
+
+func (w writer) remove(dir string) error {
+	t, release, err := w.begin(context.Background(), dir)
+	if err != nil {
+		return err
+	}
+	defer release()
+	gone := t.hidden(tmpMark + random()) // a dead writer's remains, for the next to clear away
+	if err := w.fs.rename(t.path(), gone); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("removing %s: %w", dir, err)
+	}
+	err = w.fs.syncDir(t.parent)
+	return errors.Join(err, w.fs.removeAll(gone))
+}
+
+func (w writer) sweep(dir string) error {
+	names, err := w.fs.list(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	of := map[string]bool{} // the destinations that something is left of
+	for _, name := range names {
+		if dest, ok := destination(name); ok {
+			of[dest] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		t := target{dir, name}
+		l, err := tryLock(t.hidden(lockName))
+		if errors.Is(err, errHeld) {
+			continue
+		}
+		if err == nil {
+			err = w.clean(t)
+			l.release()
+		}
+		if err != nil {
+			return fmt.Errorf("clearing %s of what an earlier run left: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// destination is the name that a hidden name beside it was made for.
+func destination(hidden string) (name string, ok bool) {
+	if name, ok = strings.CutPrefix(hidden, "."); !ok {
+		return "", false
+	}
+	for _, mark := range []string{tmpMark, oldMark} {
+		if at := strings.LastIndex(name, mark); at > 0 {
+			return name[:at], true
+		}
+	}
+	name, ok = strings.CutSuffix(name, lockName)
+	return name, ok && name != ""
 }
 
 // begin takes the destination's lock and clears away what dead writers left.

@@ -203,6 +203,74 @@ func TestWriteFileSurvivesEveryFailure(t *testing.T) {
 	}
 }
 
+// A failure or a death at any call of a removal leaves the folder whole or gone,
+// and a sweep leaves nothing else lying about.
+func TestRemoveSurvivesEveryFailure(t *testing.T) {
+	for _, dead := range []bool{false, true} {
+		for budget := 0; ; budget++ {
+			parent := t.TempDir()
+			dir := filepath.Join(parent, "step-1")
+			if err := Write(t.Context(), dir, put("old")); err != nil {
+				t.Fatal(err)
+			}
+			f := &failing{budget: budget, dead: dead}
+			err := writer{f}.remove(dir)
+			if got := said(t, dir); got != "" && err == nil {
+				t.Fatalf("dead %v, call %d: removed without an error, and %q stands", dead, budget, got)
+			}
+			if err := Sweep(parent); err != nil {
+				t.Fatal(err)
+			}
+			said(t, dir)
+			onlyEntry(t, parent, "step-1")
+			if err := Remove(dir); err != nil {
+				t.Fatal(err)
+			}
+			onlyEntry(t, parent, "")
+			if err == nil && f.budget >= 0 {
+				break
+			}
+		}
+	}
+}
+
+// A sweep removes what dead writers of any name left, puts back what they had
+// moved aside, and leaves alone what is alive or nobody's business.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".a.tmp-1/x", ".a.lock", ".b.old-2/x", ".c.old-3/x", "c/x", ".lock", ".profile", ".tmp-1", "d.tmp-1", ".e.tmp-1/x"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alive, err := tryLock(filepath.Join(dir, ".e.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.release()
+	if err := Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if want := ".e.lock .e.tmp-1 .lock .profile .tmp-1 b c d.tmp-1"; strings.Join(got, " ") != want {
+		t.Errorf("left: %v, want %v", got, want)
+	}
+	if err := Sweep(filepath.Join(dir, "absent")); err != nil {
+		t.Error(err)
+	}
+}
+
 // What fill refuses, and what is cancelled, leaves no trace.
 func TestWriteRefusedLeavesNothing(t *testing.T) {
 	parent := t.TempDir()

@@ -38,3 +38,19 @@ func syncOpen(f *os.File, err error) error {
 	}
 	return errors.Join(err, f.Close())
 }
+
+// FreeSpace is what may still be written to the file system of dir, in bytes;
+// ok is false where the system does not tell.
+func FreeSpace(dir string) (n int64, ok bool) {
+	var s unix.Statfs_t
+	if unix.Statfs(dir, &s) != nil {
+		return 0, false
+	}
+	return int64(s.Bavail) * int64(s.Bsize), true
+}
+
+// IsFull tells an error for want of space: the disk's, a quota's, or that of a
+// limit on the length of files.
+func IsFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+}

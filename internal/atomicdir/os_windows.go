@@ -32,3 +32,20 @@ func syncFile(path string) error {
 
 // syncDir does nothing: NTFS journals its names, and offers no such call.
 func syncDir(string) error { return nil }
+
+// FreeSpace is what may still be written to the file system of dir, in bytes;
+// ok is false where the system does not tell.
+func FreeSpace(dir string) (n int64, ok bool) {
+	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return 0, false
+	}
+	var free uint64
+	err = windows.GetDiskFreeSpaceEx(name, &free, nil, nil)
+	return int64(free), err == nil
+}
+
+// IsFull tells an error for want of space.
+func IsFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -37,7 +38,8 @@ type State struct {
 
 	Metrics []byte // metrics.jsonl as far as it goes
 
-	Dir string // the folder that it was read from or written to
+	Dir     string  // the folder that it was read from or written to
+	Damaged []error // what is wrong with the newer ones that LatestState passed over
 }
 
 // The files of a state's folder. The manifest is written last.
@@ -114,7 +116,7 @@ func pruneStates(dir string) error {
 		return err
 	}
 	for _, name := range names[min(statesKept, len(names)):] {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if err := atomicdir.Remove(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("removing an old training state: %w", err)
 		}
 	}
@@ -138,12 +140,14 @@ func stateDirs(dir string) ([]string, error) {
 			names = append(names, e.Name())
 		}
 	}
-	step := func(name string) int64 {
-		n, _ := strconv.ParseInt(stateName.FindStringSubmatch(name)[1], 10, 64)
-		return n
-	}
-	slices.SortFunc(names, func(a, b string) int { return int(max(-1, min(1, step(b)-step(a)))) })
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(stepOf(b), stepOf(a)) })
 	return names, nil
+}
+
+// stepOf is the step in the name of a state's folder.
+func stepOf(name string) int64 {
+	n, _ := strconv.ParseInt(stateName.FindStringSubmatch(name)[1], 10, 64)
+	return n
 }
 
 // LatestState reads the newest state under dir that is whole; nil, nil where
@@ -154,31 +158,34 @@ func LatestState(dir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	var first error
+	var damaged []error
 	for _, name := range names {
 		s, err := LoadState(filepath.Join(dir, name))
 		if err == nil {
+			s.Damaged = damaged
 			return s, nil
 		}
-		if first == nil {
-			first = err
-		}
+		damaged = append(damaged, err)
 	}
-	if first != nil {
-		return nil, fault.Corrupt("no training state under %s is whole (%w); remove the folder to start afresh", dir, first)
+	if len(damaged) > 0 {
+		return nil, fault.Corrupt("no training state under %s is whole (%w); remove the folder to start afresh", dir, damaged[0])
 	}
 	return nil, nil
 }
 
-// RemoveStates removes every training state under dir: a run that starts
-// afresh must not find a former one's.
-func RemoveStates(dir string) error {
+// RemoveStates removes every training state under dir that is of a later step
+// than after (-1: every one), newest first. A run that starts afresh, or goes on
+// from an earlier step, must not find them when it is resumed.
+func RemoveStates(dir string, after int64) error {
 	names, err := stateDirs(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if stepOf(name) <= after {
+			break
+		}
+		if err := atomicdir.Remove(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("removing a training state: %w", err)
 		}
 	}
