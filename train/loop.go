@@ -26,13 +26,20 @@ type place struct {
 	Position int `json:"position"` // windows of the current epoch done
 	Skipped  int `json:"skipped"`  // steps without an update
 
+	EvalDue bool `json:"eval_due,omitempty"` // the validation after the last step was interrupted
+
 	Losses  []float64 `json:"losses"`   // of the last steps, finalLossSteps at most
 	ValLoss *float64  `json:"val_loss"` // of the last validation
 }
 
 // epochs runs from the current place to the end of the plan.
 func (t *trainer) epochs(ctx context.Context) error {
-	for t.at.Epoch < t.o.Epochs && t.at.Step < t.sched.steps {
+	if t.at.EvalDue {
+		if err := t.validate(ctx); err != nil {
+			return err
+		}
+	}
+	for !t.done() {
 		order := data.Order(t.sched.windows, t.o.Seed, t.at.Epoch)
 		for t.at.Position < len(order) && t.at.Step < t.sched.steps {
 			if ctx.Err() != nil {
@@ -183,7 +190,7 @@ func (t *trainer) between(ctx context.Context) error {
 			return err
 		}
 	}
-	if t.o.SaveEvery > 0 && t.at.Step%t.o.SaveEvery == 0 {
+	if t.stateDue() {
 		return t.saveState(ctx)
 	}
 	return nil
@@ -200,21 +207,27 @@ func (t *trainer) endEpoch(ctx context.Context) error {
 	}
 	t.at.Epoch++
 	t.at.Position = 0
-	if err := t.saveModel(ctx, EpochModel(t.o.Out, t.at.Epoch)); err != nil {
+	if err := t.saveEpoch(ctx); err != nil {
 		return err
 	}
 	return t.saveState(ctx)
 }
 
-// validate measures the model on the held-out tokens, if there are any.
+// validate measures the model on the held-out tokens, if there are any. An
+// interrupt ends it; the next start then does it first.
 func (t *trainer) validate(ctx context.Context) error {
 	if t.set.Val == nil || t.set.Val.Len() < 2 {
 		return nil
 	}
-	r, err := evaluate(context.WithoutCancel(ctx), t.graph, t.set.Val, t.sched.batch, t.cfg.NCtx)
+	r, err := evaluate(ctx, t.graph, t.set.Val, t.sched.batch, t.cfg.NCtx)
+	if err != nil && ctx.Err() != nil {
+		t.at.EvalDue = t.at.Position < t.sched.windows // else the end of the epoch is due as a whole
+		return t.interrupted(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("validation: %w", err)
 	}
+	t.at.EvalDue = false
 	t.at.ValLoss = &r.Loss
 	info := ValidationInfo{Step: t.at.Step, Epoch: t.epochNow(), EvalResult: r}
 	t.obs.Validation(info)
@@ -223,7 +236,10 @@ func (t *trainer) validate(ctx context.Context) error {
 
 // epochNow is the epoch that the last step belonged to, from 1.
 func (t *trainer) epochNow() int {
-	return (t.at.Step + t.sched.perStep - 1) / t.sched.perStep
+	if t.at.Position > 0 {
+		return t.at.Epoch + 1
+	}
+	return t.at.Epoch
 }
 
 // tokensSeen counts from the start of the training, resumed or not.

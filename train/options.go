@@ -1,6 +1,8 @@
 package train
 
 import (
+	"time"
+
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -14,7 +16,11 @@ type Options struct {
 	Vocab    string       // vocabulary file, for the original's folder
 	Out      string       // receives model_epochN/, final_model/, state/, metrics.jsonl
 	InitFrom string       // model folder whose weights are the start; empty: random ones
-	Resume   string       // "auto" (default: go on if Out holds a state), "never", or a folder with a state
+
+	// Resume is "auto" (the default: go on where the run in Out stopped; only
+	// Epochs may have grown), "never", or a folder with a state (another run's
+	// output, say), which may also go on with a shorter n_ctx or another batch.
+	Resume string
 
 	Epochs      int     // default 5
 	BatchSize   int     // sequences in a micro-batch, default 8
@@ -37,6 +43,9 @@ type Options struct {
 	LogEvery  int // steps between two metrics lines, default 1
 	EvalEvery int // steps between two validations; 0: at the end of each epoch
 	SaveEvery int // steps between two states for resuming; 0: at the end of each epoch
+
+	SaveInterval time.Duration // time between two states for resuming; 0: as SaveEvery says
+	KeepEpochs   int           // epoch models that are kept, the newest; 0: all
 
 	MaxSteps int // stop after that many steps; 0: no limit
 }
@@ -99,6 +108,8 @@ func (o Options) Validate() error {
 	atLeast("log-every", o.LogEvery, 0)
 	atLeast("eval-every", o.EvalEvery, 0)
 	atLeast("save-every", o.SaveEvery, 0)
+	atLeast("save-every", int(min(o.SaveInterval, 1)), 0)
+	atLeast("keep-epochs", o.KeepEpochs, 0)
 	atLeast("threads", o.Threads, 0)
 	if o.BatchSize > 1<<16 || o.GradAccum > 1<<16 {
 		l.Addf("batch-size and grad-accum must be at most %d", 1<<16)

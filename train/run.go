@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"promptgen/data"
 	"promptgen/internal/atomicdir"
@@ -50,9 +51,11 @@ type trainer struct {
 	opt     *AdamW
 	metrics *metricsLog
 
-	at       place
-	lastSave string // newest model or state folder, for messages
-	bad      int    // steps in a row that were skipped
+	at        place
+	lastSave  string    // newest model or state folder, for messages
+	lastState string    // newest state folder, likewise
+	savedAt   time.Time // when it was written
+	bad       int       // steps in a row that were skipped
 
 	ids, targets []int32 // of a micro-batch
 	clock        clock
@@ -95,10 +98,22 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 		return nil, err
 	}
 	defer unlock()
+	defer func() { err = t.explainFull(err) }()
+	for _, dir := range []string{o.Out, filepath.Join(o.Out, stateName)} {
+		if err := atomicdir.Sweep(dir); err != nil {
+			return nil, err
+		}
+	}
 	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
 		return nil, err
 	}
 	if err := t.start(); err != nil {
+		return nil, err
+	}
+	if t.done() {
+		return t.finished(ctx)
+	}
+	if err := t.prepare(); err != nil {
 		return nil, err
 	}
 	if err := t.epochs(ctx); err != nil {
@@ -185,8 +200,8 @@ func dataHash(s *data.Set) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// start makes weights, optimizer, graph and log: new ones, or those of the
-// state that the run goes on from.
+// start makes weights, optimizer and log: new ones, or those of the state that
+// the run goes on from.
 func (t *trainer) start() error {
 	st, err := t.findState()
 	if err != nil {
@@ -205,9 +220,14 @@ func (t *trainer) start() error {
 	if st != nil {
 		written = st.Metrics
 	}
-	if t.metrics, err = openMetrics(t.o.Out, written); err != nil {
-		return err
-	}
+	t.metrics, err = openMetrics(t.o.Out, written)
+	return err
+}
+
+// prepare makes the graph and what else the steps need.
+func (t *trainer) prepare() (err error) {
+	t.warnSpace()
+	t.savedAt = time.Now()
 	t.graph, err = model.NewGraph(t.cpu, t.params, model.GraphOptions{
 		Batch: t.sched.batch, SeqLen: t.cfg.NCtx, Sequences: t.sched.step,
 		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
@@ -225,7 +245,7 @@ func (t *trainer) start() error {
 
 // startAfresh draws the weights, or takes them from a model folder.
 func (t *trainer) startAfresh() error {
-	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName)); err != nil {
+	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), -1); err != nil {
 		return err
 	}
 	if t.o.InitFrom == "" {
@@ -268,10 +288,25 @@ func (t *trainer) finish(ctx context.Context) (*Result, error) {
 	if err := t.saveModel(ctx, dir); err != nil {
 		return nil, err
 	}
+	return t.result(), nil
+}
+
+// finished is the result of a run that was done before; its model is written
+// only where it is missing or not of the last step.
+func (t *trainer) finished(ctx context.Context) (*Result, error) {
+	dir := FinalModel(t.o.Out)
+	t.obs.Notice(fmt.Sprintf("the training in %s is finished (%d steps, %d epochs); give more --epochs to go on, or --resume never to start afresh", t.o.Out, t.at.Step, t.at.Epoch))
+	if in, err := checkpoint.Inspect(dir); err == nil && in.Whole && in.Training != nil && in.Training.Steps == int64(t.at.Step) {
+		return t.result(), nil
+	}
+	return t.finish(ctx)
+}
+
+func (t *trainer) result() *Result {
 	return &Result{
 		Steps: t.at.Step, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(), ValLoss: t.at.ValLoss,
-		TokensPerSec: t.clock.overall(), PeakRSS: peakRSS(), Model: dir, Skipped: t.at.Skipped,
-	}, nil
+		TokensPerSec: t.clock.overall(), PeakRSS: peakRSS(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
+	}
 }
 
 // close releases what the run held, whatever became of it.

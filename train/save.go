@@ -1,7 +1,6 @@
 package train
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
+	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
 	"promptgen/model"
 	"promptgen/model/checkpoint"
@@ -72,6 +73,23 @@ func (t *trainer) saveModel(ctx context.Context, dir string) error {
 	return nil
 }
 
+// saveEpoch writes the model of the epoch that was just done, and removes those
+// that KeepEpochs does not keep.
+func (t *trainer) saveEpoch(ctx context.Context) error {
+	if err := t.saveModel(ctx, EpochModel(t.o.Out, t.at.Epoch)); err != nil {
+		return err
+	}
+	if t.o.KeepEpochs == 0 {
+		return nil
+	}
+	for e := t.at.Epoch - t.o.KeepEpochs; e > 0; e-- {
+		if err := atomicdir.Remove(EpochModel(t.o.Out, e)); err != nil {
+			return fmt.Errorf("removing an old epoch's model: %w", err)
+		}
+	}
+	return nil
+}
+
 // saveState writes what resuming needs.
 func (t *trainer) saveState(ctx context.Context) error {
 	own, err := json.Marshal(progress{t.settings(), t.at})
@@ -91,11 +109,49 @@ func (t *trainer) saveState(ctx context.Context) error {
 	if err := checkpoint.SaveState(context.WithoutCancel(ctx), filepath.Join(t.o.Out, stateName), s); err != nil {
 		return err
 	}
-	if t.lastSave == "" {
-		t.lastSave = s.Dir
-	}
+	t.lastSave, t.lastState, t.savedAt = s.Dir, s.Dir, time.Now()
 	return nil
 }
+
+// stateDue tells that SaveEvery or SaveInterval asks for a state now.
+func (t *trainer) stateDue() bool {
+	return t.o.SaveEvery > 0 && t.at.Step%t.o.SaveEvery == 0 ||
+		t.o.SaveInterval > 0 && time.Since(t.savedAt) >= t.o.SaveInterval
+}
+
+// stateBytes and modelBytes are what a training state and a model folder take
+// on the disk, but for some kilobytes.
+func (t *trainer) modelBytes() int64 { return 4 * t.cfg.NumParams() }
+func (t *trainer) stateBytes() int64 { return 3 * t.modelBytes() }
+
+// explainFull says of a full disk what is needed and where the run stands.
+func (t *trainer) explainFull(err error) error {
+	if !atomicdir.IsFull(err) {
+		return err
+	}
+	need := t.stateBytes() + t.modelBytes()
+	line := fmt.Sprintf("the disk of %s is full: a training state takes %s and a model %s", t.o.Out, mebibytes(t.stateBytes()), mebibytes(t.modelBytes()))
+	if free, ok := atomicdir.FreeSpace(t.o.Out); ok {
+		line += fmt.Sprintf(", and %s are free", mebibytes(free))
+	}
+	line += fmt.Sprintf("; free %s and give the same command again", mebibytes(need))
+	if t.lastState != "" {
+		line += ", it goes on from " + t.lastState
+	} else {
+		line += "; nothing was saved yet"
+	}
+	return fmt.Errorf("%s (%w)", line, err)
+}
+
+// warnSpace tells before the training that its first save will not fit.
+func (t *trainer) warnSpace() {
+	need := t.stateBytes() + t.modelBytes()
+	if free, ok := atomicdir.FreeSpace(t.o.Out); ok && free < need {
+		t.obs.Notice(fmt.Sprintf("the disk of %s has %s free, and saving takes %s: free some before the first save", t.o.Out, mebibytes(free), mebibytes(need)))
+	}
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // configHash names a config.
 func configHash(c model.Config) string {
@@ -111,52 +167,4 @@ func (t *trainer) interrupted(ctx context.Context) error {
 	}
 	return fault.With(fault.CodeInterrupted, fmt.Errorf("interrupted after step %d of %d; the state is saved in %s, the same command goes on from it",
 		t.at.Step, t.sched.steps, filepath.Join(t.o.Out, stateName)))
-}
-
-// findState is the state to go on from, or nil.
-func (t *trainer) findState() (*checkpoint.State, error) {
-	switch t.o.Resume {
-	case "never":
-		return nil, nil
-	case "auto":
-		return checkpoint.LatestState(filepath.Join(t.o.Out, stateName))
-	}
-	for _, dir := range []string{filepath.Join(t.o.Resume, stateName), t.o.Resume} {
-		st, err := checkpoint.LatestState(dir)
-		if st != nil || err != nil {
-			return st, err
-		}
-	}
-	return checkpoint.LoadState(t.o.Resume)
-}
-
-// resume takes over a state, if it is of this very run.
-func (t *trainer) resume(st *checkpoint.State) error {
-	other := func(what string) error {
-		return fault.Usage("%s: the state there is of a run with other %s; give --resume never to start afresh, or another --out", st.Dir, what)
-	}
-	var was progress
-	if err := json.Unmarshal(st.Settings, &was); err != nil {
-		return fault.Corrupt("%s: the settings in its state cannot be read (%w); give --resume never to start afresh", st.Dir, err)
-	}
-	old, _ := json.Marshal(was.Settings)
-	now, _ := json.Marshal(t.settings())
-	switch {
-	case st.VocabHash != t.set.VocabHash():
-		return fault.With(fault.CodeCorrupt, other("vocabulary"))
-	case st.DataHash != t.hash:
-		return other("data")
-	case st.ConfigHash != configHash(t.cfg):
-		return other("config")
-	case st.Seed != t.o.Seed:
-		return other("seed")
-	case !bytes.Equal(old, now):
-		return other(fmt.Sprintf("settings (%s, now %s)", old, now))
-	}
-	t.params, t.at = st.Params, was.Place
-	t.opt = NewAdamW(t.cpu, t.params)
-	t.opt.M, t.opt.V, t.opt.Steps = st.M, st.V, t.at.Step-t.at.Skipped
-	t.lastSave = st.Dir
-	t.obs.Notice(fmt.Sprintf("going on from step %d (%s)", t.at.Step, st.Dir))
-	return nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +26,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "vocab", Aliases: []string{"vocab_file", "vocab_filename"}, Value: defaultVocab, Usage: "vocabulary `FILE`, for the original's folder"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"output_dir"}, Value: defaultOut, Usage: "`FOLDER` for the models and logs"},
 			&cli.StringFlag{Name: "init-from", Aliases: []string{"pretrained_model"}, Usage: "start from the weights of a model `FOLDER`"},
-			&cli.StringFlag{Name: "resume", Value: d.Resume, Usage: "`auto` (go on where the output folder's run stopped), never, or a folder"},
+			&cli.StringFlag{Name: "resume", Value: d.Resume, Usage: "`auto` (go on where the output folder's run stopped), never, or a folder whose state may go on with a smaller n_ctx or another batch"},
 			deviceFlag(),
 
 			&cli.IntFlag{Name: "epochs", Category: run, Value: d.Epochs, Usage: "passes over the data"},
@@ -44,7 +46,8 @@ func (a *app) trainCommand() *cli.Command {
 
 			&cli.IntFlag{Name: "log-every", Aliases: []string{"log_step"}, Category: files, Value: d.LogEvery, Usage: "steps between two lines of metrics.jsonl"},
 			&cli.IntFlag{Name: "eval-every", Category: files, Usage: "steps between two validations (0: after each epoch)"},
-			&cli.IntFlag{Name: "save-every", Category: files, Usage: "steps between two states for resuming (0: after each epoch)"},
+			&cli.StringFlag{Name: "save-every", Category: files, Value: "0", Usage: "`STEPS`, or time such as 10m, between two states for resuming (0: after each epoch)"},
+			&cli.IntFlag{Name: "keep-epochs", Category: files, Usage: "keep the models of the last `N` epochs only (0: of all)"},
 			&cli.StringFlag{Name: "writer_dir", Category: files, Usage: "taken for the original's sake; the metrics are in the output folder's metrics.jsonl"},
 		},
 		Action: func(c *cli.Context) error {
@@ -102,13 +105,26 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), Schedule: train.Schedule(c.String("schedule")),
 		MaxGradNorm: c.Float64("max-grad-norm"), WeightDecay: c.Float64("weight-decay"),
 		DType: dt, Seed: c.Uint64("seed"), Threads: c.Int("threads"), ISA: a.env["ISA"],
-		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), SaveEvery: c.Int("save-every"),
+		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
 	}
+	o.SaveEvery, o.SaveInterval = saveEvery(&faults, c.String("save-every"))
 	if c.IsSet("dropout") {
 		p := c.Float64("dropout")
 		o.Dropout = &p
 	}
 	return o, faults.Err("train")
+}
+
+// saveEvery reads --save-every: a number of steps, or a time.
+func saveEvery(faults *fault.List, text string) (steps int, interval time.Duration) {
+	steps, err := strconv.Atoi(text)
+	if err == nil {
+		return steps, 0
+	}
+	if interval, err = time.ParseDuration(text); err != nil {
+		faults.Addf("--save-every must be a number of steps, or a time such as 10m or 1h30m, not %q", text)
+	}
+	return 0, interval
 }
 
 // positive checks whole-number flags that must be at least 1.

@@ -1,0 +1,188 @@
+package train
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"promptgen/data"
+	"promptgen/internal/fault"
+	"promptgen/model"
+	"promptgen/model/checkpoint"
+)
+
+// findState is the state to go on from, or nil.
+func (t *trainer) findState() (*checkpoint.State, error) {
+	switch t.o.Resume {
+	case "never":
+		return nil, nil
+	case "auto":
+		return checkpoint.LatestState(filepath.Join(t.o.Out, stateName))
+	}
+	for _, dir := range []string{filepath.Join(t.o.Resume, stateName), t.o.Resume} {
+		st, err := checkpoint.LatestState(dir)
+		if st != nil || err != nil {
+			return st, err
+		}
+	}
+	return checkpoint.LoadState(t.o.Resume)
+}
+
+// resume takes over a state. It must be of this very run: only more epochs may
+// be asked for. A state that was named may also go on in smaller steps: with a
+// shorter n_ctx or another batch, for a machine with less memory.
+func (t *trainer) resume(st *checkpoint.State) error {
+	var was progress
+	if err := json.Unmarshal(st.Settings, &was); err != nil {
+		return fault.Corrupt("%s: the settings in its state cannot be read (%w); give --resume never to start afresh", st.Dir, err)
+	}
+	if t.o.WarmupSteps < 0 { // the default follows from the length of the run, which may have grown
+		t.sched.warmup = was.Settings.Warmup
+	}
+	changed, err := t.changes(st, was.Settings)
+	if err != nil {
+		return err
+	}
+	t.at = was.Place
+	t.params = t.fit(st.Params)
+	t.opt = NewAdamW(t.cpu, t.params)
+	t.opt.M, t.opt.V, t.opt.Steps = t.fit(st.M), t.fit(st.V), t.at.Step-t.at.Skipped
+	t.replan(st, was.Settings)
+	t.lastSave, t.lastState = st.Dir, st.Dir
+	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), t.keepUpTo(st)); err != nil {
+		return err
+	}
+	for _, d := range st.Damaged {
+		t.obs.Notice(fmt.Sprintf("a newer training state is not whole and is passed over: %v", d))
+	}
+	line := fmt.Sprintf("going on from step %d (%s)", t.at.Step, st.Dir)
+	if len(changed) > 0 {
+		line += fmt.Sprintf(", with other settings: %s; the learning rate follows the new length of %d steps", strings.Join(changed, ", "), t.sched.steps)
+	}
+	t.obs.Notice(line)
+	return nil
+}
+
+// explicit tells that the user named the state to go on from.
+func (t *trainer) explicit() bool { return t.o.Resume != "auto" && t.o.Resume != "never" }
+
+// keepUpTo is the step up to which the states in the output folder are of the
+// history that st belongs to: none where st comes from elsewhere.
+func (t *trainer) keepUpTo(st *checkpoint.State) int64 {
+	if same, err := filepath.Rel(filepath.Join(t.o.Out, stateName), filepath.Dir(st.Dir)); err == nil && same == "." {
+		return st.Step
+	}
+	return -1
+}
+
+// changes lists what differs between the state's run and this one, and refuses,
+// naming all of it, what may not.
+func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string, err error) {
+	code := fault.CodeUsage
+	var refused []string
+	if st.VocabHash != t.set.VocabHash() {
+		code = fault.CodeCorrupt
+		refused = append(refused, fmt.Sprintf("another vocabulary (hash %.12s, now %.12s)", st.VocabHash, t.set.VocabHash()))
+	} else if st.DataHash != t.hash {
+		refused = append(refused, fmt.Sprintf("other data (hash %.12s, now %.12s)", st.DataHash, t.hash))
+	}
+	if st.Seed != t.o.Seed {
+		refused = append(refused, fmt.Sprintf("other settings: seed %d, now %d", st.Seed, t.o.Seed))
+	}
+	judge := func(kind string, ds []difference, may func(difference) bool) {
+		for _, d := range ds {
+			if may(d) {
+				allowed = append(allowed, d.String())
+			} else {
+				refused = append(refused, kind+": "+d.String())
+			}
+		}
+	}
+	from := st.Params.Config
+	judge("another config", differences(from, t.cfg), func(d difference) bool {
+		return t.explicit() && (d.key == "n_ctx" && t.cfg.NCtx < from.NCtx || d.key == "n_positions" && t.cfg.NPositions < from.NPositions)
+	})
+	judge("other settings", differences(was, t.settings()), func(d difference) bool {
+		switch d.key {
+		case "epochs":
+			return t.o.Epochs > was.Epochs
+		case "sequences_per_step", "stride":
+			return t.explicit()
+		}
+		return false
+	})
+	if len(refused) > 0 {
+		return nil, fault.With(code, fmt.Errorf("%s: the state there is of a run with %s; give what it had, --resume never to start afresh, or another --out", st.Dir, strings.Join(refused, "; ")))
+	}
+	return allowed, nil
+}
+
+// difference is a key with the values that it had and has.
+type difference struct{ key, was, now string }
+
+func (d difference) String() string { return fmt.Sprintf("%s %s, now %s", d.key, d.was, d.now) }
+
+// differences compares two structs of plain values by the keys of their JSON.
+func differences(was, now any) (ds []difference) {
+	fields := func(v any) (m map[string]json.RawMessage) {
+		b, _ := json.Marshal(v) // numbers and strings: cannot fail
+		json.Unmarshal(b, &m)
+		return m
+	}
+	a, b := fields(was), fields(now)
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	keys := make([]string, 0, len(all))
+	for key := range all {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	for _, key := range keys {
+		if string(a[key]) != string(b[key]) {
+			ds = append(ds, difference{key, cmp.Or(string(a[key]), "unset"), cmp.Or(string(b[key]), "unset")})
+		}
+	}
+	return ds
+}
+
+// fit gives weights or moments the shape of this run: the first n_positions rows
+// of the position table, and everything else as it is.
+func (t *trainer) fit(p *model.Params) *model.Params {
+	if p.Config == t.cfg {
+		return p
+	}
+	q := model.NewParams(t.cfg, !p.HeadTied)
+	for i, tensor := range q.Tensors {
+		copy(tensor.Data, p.Tensors[i].Data)
+	}
+	return q
+}
+
+// replan counts the steps of the run from where the state stands. With other
+// windows the running epoch goes on at the same share of them.
+func (t *trainer) replan(st *checkpoint.State, was settings) {
+	s := &t.sched
+	stride := was.Stride
+	if stride == 0 {
+		stride = st.Params.Config.NCtx
+	}
+	if windows := data.CountWindows(t.set.Train.Len(), st.Params.Config.NCtx, stride); windows != s.windows && windows > 0 {
+		t.at.Position = int(int64(t.at.Position) * int64(s.windows) / int64(windows))
+	}
+	s.steps = t.at.Step
+	if left := t.o.Epochs - t.at.Epoch; left > 0 {
+		s.steps += (s.windows-t.at.Position+s.step-1)/s.step + (left-1)*s.perStep
+	}
+	if t.o.MaxSteps > 0 {
+		s.steps = min(s.steps, t.o.MaxSteps)
+	}
+}
+
+// done tells that nothing is left to do but to save the final model.
+func (t *trainer) done() bool {
+	return !t.at.EvalDue && (t.at.Epoch >= t.o.Epochs || t.at.Step >= t.sched.steps && t.at.Position < t.sched.windows)
+}
