@@ -42,3 +42,47 @@ func BenchmarkEngine(b *testing.B) {
 		e.Close()
 	}
 }
+
+// BenchmarkDraw measures the choice of one token of 21128, where the model is
+// rather sure (as trained ones are) and where it is not.
+func BenchmarkDraw(b *testing.B) {
+	const vocab = 21128
+	cpu := newCPU(b, 1)
+	s := newSampler(cpu, vocab)
+	for _, width := range []float64{3, 1} {
+		logits := make([]float32, vocab)
+		r := rand.New(rand.NewPCG(1, 1))
+		for i := range logits {
+			logits[i] = float32(r.NormFloat64() * width)
+		}
+		if width == 3 {
+			for i := range 10 {
+				logits[r.IntN(vocab)] = 18 - float32(i)
+			}
+		}
+		for _, c := range []struct {
+			name string
+			r    Request
+		}{
+			{"greedy", Request{}},
+			{"all", Request{Temperature: 1}},
+			{"top-k", Request{Temperature: 1, TopK: 30}},
+			{"top-k,top-p", Request{Temperature: 0.8, TopK: 30, TopP: 0.9}},
+			{"top-p", Request{Temperature: 1, TopP: 0.9}},
+			{"min-p", Request{Temperature: 1, MinP: 0.05}},
+			{"typical-p", Request{Temperature: 1, TypicalP: 0.9}},
+			{"penalties", Request{Temperature: 1, TopK: 30, RepetitionPenalty: 1.1, NoRepeatNGram: 3}},
+		} {
+			b.Run(fmt.Sprintf("width%g/%s", width, c.name), func(b *testing.B) {
+				h, rng := newHistory(ids(r, vocab, 500), &c.r), newStream(1, draft{})
+				rs := &rules{never: []int32{1, 2, 3}, eos: 4}
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, _, err := s.draw(logits, &c.r, rs, &h, rng); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

@@ -3,6 +3,7 @@ package generate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ var (
 
 // EngineOptions are the choices of an Engine.
 type EngineOptions struct {
+	Name       string       // of the model, for errors
 	DType      kernel.DType // arithmetic of the matrix products: FP32 or BF16 (fp32 sums)
 	Slots      int          // sequences decoded together; 0: 16
 	MaxContext int          // tokens a sequence looks back on; 0: the model's n_ctx
@@ -103,9 +105,8 @@ func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Eng
 	e := &Engine{p: p, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	e.bos, e.eos = e.special(o.BOS, "[MASK]"), e.special(o.EOS, "[CLS]")
 	e.banned = e.neverDrawn()
-	s := &scheduler{e: e, f: newForwarder(cpu, p, o.DType == kernel.BF16)}
+	s := newScheduler(e, newForwarder(cpu, p, o.DType == kernel.BF16))
 	e.pool = s.f.pool
-	s.known = prefixes{pool: e.pool, limit: pagesOf(max(0, o.PrefixTokens))}
 	go s.run()
 	return e, nil
 }
@@ -141,6 +142,17 @@ func (e *Engine) neverDrawn() []int32 {
 		ids = append(ids, int32(id))
 	}
 	return ids
+}
+
+// blame gives an error of a draw its exit code, and the model its name.
+func (e *Engine) blame(err error) error {
+	if errors.Is(err, errNaN) {
+		if e.opts.Name != "" {
+			err = fmt.Errorf("%s: %w", e.opts.Name, err)
+		}
+		return fault.With(fault.CodeCorrupt, err)
+	}
+	return fault.With(fault.CodeUsage, err)
 }
 
 // Close ends the engine; requests in flight get ErrClosed. The CPU is the
@@ -196,45 +208,66 @@ func (e *Engine) newJob(ctx context.Context, r Request) (*job, error) {
 		return nil, err
 	}
 	r.Samples = max(r.Samples, 1)
-	j := &job{ctx: ctx, req: &r, tok: e.tok, bos: e.bos, eos: e.eos, banned: e.banned, news: make(chan struct{}, 1)}
+	bos, eos := e.bos, e.eos
 	if r.BOS != nil {
-		j.bos = *r.BOS
+		bos = *r.BOS
 	}
 	if r.EOS != nil {
-		j.eos = *r.EOS
+		eos = *r.EOS
 	}
-	vocab := int32(e.p.Config.VocabSize)
-	if j.bos >= vocab || j.eos >= vocab {
-		return nil, fault.Usage("request: bos and eos must be tokens of the model, below %d", vocab)
+	if err := e.known(&r, bos, eos); err != nil {
+		return nil, err
 	}
+	j := &job{ctx: ctx, req: &r, tok: e.tok, prompt: r.PromptIDs, news: make(chan struct{}, 1)}
 	switch {
-	case r.PromptIDs != nil:
-		j.prompt = r.PromptIDs
-		for i, id := range r.PromptIDs {
-			if id < 0 || id >= vocab {
-				return nil, fault.Usage("request: prompt token %d is %d, the model's are 0 to %d", i, id, vocab-1)
-			}
-		}
-		if e.tok != nil && r.Prompt == "" {
-			r.Prompt = e.tok.Decode(r.PromptIDs)
-		}
-	case e.tok == nil:
-		return nil, fault.Usage("request: the model has no vocabulary: give the prompt as tokens")
-	default:
+	case r.PromptIDs == nil:
 		j.prompt = encodePrompt(e.tok, r.Prompt)
-	}
-	if e.tok == nil && len(r.Stop) > 0 {
-		return nil, fault.Usage("request: the model has no vocabulary: stop strings need one")
+	case e.tok != nil && r.Prompt == "":
+		r.Prompt = e.tok.Decode(r.PromptIDs)
 	}
 	j.context = j.prompt
-	if j.bos >= 0 {
-		j.context = append([]int32{j.bos}, j.prompt...)
+	if bos >= 0 {
+		j.context = append([]int32{bos}, j.prompt...)
 	}
 	if len(j.context) == 0 {
 		return nil, fault.Usage("request: the prompt is empty and the model has no token to begin with: write something")
 	}
+	j.rules = newRules(e.tok, e.banned, eos, &r)
 	j.results = make([]*sequence, j.distinct())
 	return j, nil
+}
+
+// known checks that the model has the request's tokens, and a vocabulary where
+// the request has texts.
+func (e *Engine) known(r *Request, bos, eos int32) error {
+	vocab := int32(e.p.Config.VocabSize)
+	if bos >= vocab || eos >= vocab {
+		return fault.Usage("request: bos and eos must be tokens of the model, below %d", vocab)
+	}
+	check := func(what string, ids []int32) error {
+		for i, id := range ids {
+			if id < 0 || id >= vocab {
+				return fault.Usage("request: %s token %d is %d, the model's are 0 to %d", what, i, id, vocab-1)
+			}
+		}
+		return nil
+	}
+	if err := check("prompt", r.PromptIDs); err != nil {
+		return err
+	}
+	for _, ids := range r.BanIDs {
+		if err := check("banned", ids); err != nil {
+			return err
+		}
+	}
+	switch {
+	case e.tok != nil:
+	case r.PromptIDs == nil:
+		return fault.Usage("request: the model has no vocabulary: give the prompt as tokens")
+	case len(r.Stop)+len(r.Ban) > 0:
+		return fault.Usage("request: the model has no vocabulary: stop strings and banned words need one")
+	}
+	return nil
 }
 
 // enqueue hands the job to the scheduler.

@@ -44,9 +44,9 @@ func TestGoldenFilter(t *testing.T) {
 			}
 		}
 	}
+	cpu := newCPU(t, 1)
 	for _, c := range cases {
-		row := slices.Clone(raw.data[c.Row*vocab:][:vocab])
-		Filter(row, c.Temperature, c.TopK, c.TopP)
+		row := filtered(newSampler(cpu, vocab), raw.data[c.Row*vocab:][:vocab], limits{temperature: c.Temperature, topK: c.TopK, topP: c.TopP})
 		var kept []int32
 		norm := logSumExp(row)
 		for id, x := range row {

@@ -14,13 +14,12 @@ const maxRedraws = 3
 
 // job is a request on its way. The scheduler owns all of it but the letter box.
 type job struct {
-	ctx      context.Context
-	req      *Request
-	tok      *tokenizer.Tokenizer
-	bos, eos int32
-	banned   []int32
-	prompt   []int32 // the prompt's tokens
-	context  []int32 // with BOS before them: what every sample begins with
+	ctx     context.Context
+	req     *Request
+	tok     *tokenizer.Tokenizer
+	rules   *rules
+	prompt  []int32 // the prompt's tokens
+	context []int32 // with BOS before them: what every sample begins with
 
 	window []int32   // what is read of context: as much as fits; nil until that begins
 	cache  cache     // what was read of window; samples fork it
@@ -46,11 +45,13 @@ type draft struct{ sample, attempt int }
 
 // distinct is how many samples are written: greedy ones are all the same.
 func (j *job) distinct() int {
-	if j.req.greedy() {
+	if j.req.greedy() && j.req.Beams == 0 {
 		return 1
 	}
 	return j.req.Samples
 }
+
+func (j *job) newWriter() *writer { return newWriter(j.tok, j.req.Prompt, j.prompt, j.req.Stop) }
 
 // left reports that the caller does not wait any more.
 func (j *job) left() bool { return j.ctx.Err() != nil }
@@ -63,12 +64,16 @@ func (j *job) pending() bool { return len(j.paused) > 0 || len(j.todo) > 0 }
 func (j *job) plan() {
 	if !j.started {
 		j.started = true
-		for i := range j.results {
+		drafts := len(j.results)
+		if j.req.Beams > 0 {
+			drafts = 1 // one search writes all samples
+		}
+		for i := range drafts {
 			j.todo = append(j.todo, draft{i, 0})
 		}
 		return
 	}
-	if j.req.AllowDuplicates || j.req.OnToken != nil {
+	if j.req.AllowDuplicates || j.req.OnToken != nil || j.req.Beams > 0 {
 		return
 	}
 	// In the order of their numbers, so that the outcome does not depend on

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"promptgen/internal/fault"
@@ -11,6 +12,7 @@ import (
 const (
 	MaxSamples  = 10_000
 	MaxLength   = 100_000_000
+	MaxBeams    = 64
 	maxLogProbs = 100
 )
 
@@ -29,10 +31,20 @@ type Request struct {
 	TopK              int     // only the k most probable tokens, ties kept
 	TopP              float64 // only the nucleus of this probability; 1: off
 	MinP              float64 // only tokens of at least this share of the best one's probability
+	TypicalP          float64 // only the most typical tokens of this probability together; 1: off
 	RepetitionPenalty float64 // > 1 makes tokens of prompt and text rarer; 1: off
 	PresencePenalty   float64 // subtracted from the logits of tokens already written
 	FrequencyPenalty  float64 // the same, for each time they were
 	NoRepeatNGram     int     // no sequence of this many tokens twice
+
+	Ban    []string  // words that are never written
+	BanIDs [][]int32 // sequences of tokens that are never written
+
+	// Beams > 0 searches for the most probable texts with this many beams
+	// instead of drawing; Samples of them, at most Beams, are the answer. A
+	// text's score is divided by its length to the power of LengthPenalty.
+	Beams         int
+	LengthPenalty float64
 
 	Stop []string // the text ends before the first of these, which is not shown
 	Seed uint64   // the same seed, the same text
@@ -92,7 +104,7 @@ type Sample struct {
 // Defaults is the original's request: 5 samples of 50 tokens, temperature 1,
 // top-k 30.
 func Defaults() Request {
-	return Request{Length: 50, Samples: 5, Temperature: 1, TopK: 30, RepetitionPenalty: 1}
+	return Request{Length: 50, Samples: 5, Temperature: 1, TopK: 30, RepetitionPenalty: 1, LengthPenalty: 1}
 }
 
 func (r *Request) greedy() bool { return r.Greedy || r.Temperature == 0 }
@@ -122,9 +134,28 @@ func (r *Request) Validate() error {
 	}
 	real("top_p", r.TopP, 0, 1)
 	real("min_p", r.MinP, 0, 1)
+	real("typical_p", r.TypicalP, 0, 1)
 	real("repetition_penalty", r.RepetitionPenalty, 0, 1000)
 	real("presence_penalty", r.PresencePenalty, -100, 100)
 	real("frequency_penalty", r.FrequencyPenalty, -100, 100)
+	whole("beams", r.Beams, MaxBeams)
+	real("length_penalty", r.LengthPenalty, -10, 10)
+	if r.Beams > 0 && r.Samples > r.Beams {
+		l.Addf("%d beams cannot give %d samples: ask for as many beams", r.Beams, r.Samples)
+	}
+	if r.Beams > 0 && r.OnToken != nil {
+		l.Addf("a beam search knows its texts only at the end: they cannot be streamed")
+	}
+	for _, w := range r.Ban {
+		if strings.TrimSpace(w) == "" {
+			l.Addf("a banned word must not be blank")
+		}
+	}
+	for _, ids := range r.BanIDs {
+		if len(ids) == 0 {
+			l.Addf("a banned sequence must not be empty")
+		}
+	}
 	for _, s := range r.Stop {
 		if s == "" {
 			l.Addf("a stop string must not be empty")

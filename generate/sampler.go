@@ -1,15 +1,19 @@
 package generate
 
 import (
-	"cmp"
 	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"promptgen/internal/kernel"
 )
 
-// errNaN says that the model's answer is no number.
-var errNaN = errors.New("the model's logits are not finite: its weights are damaged or its training diverged")
+// What a draw can fail with.
+var (
+	errNaN     = errors.New("the model's logits are not finite: its weights are damaged or its training diverged")
+	errNothing = errors.New("no token is left to draw: every one is banned")
+)
 
 // TokenProb is a token with the logarithm of its probability under the model,
 // before temperature, penalties and filters.
@@ -18,143 +22,149 @@ type TokenProb struct {
 	LogProb float64
 }
 
-// sampler chooses the next token of one sequence. It is the only place where
-// randomness enters.
+// newStream starts the random numbers of one try at one sample. They depend on
+// these three numbers only, and nothing else is random in a text.
+func newStream(seed uint64, d draft) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(d.attempt)<<32|uint64(uint32(d.sample))))
+}
+
+// sampler chooses tokens. It holds nothing of the texts but memory to work in:
+// one serves all of them, one goroutine at a time.
 type sampler struct {
-	rng    *rand.Rand
-	filter filter
-	logits []float32 // a copy that may be changed
-	counts map[int32]int
-	best   []candidate
+	cpu *kernel.CPU
+	row
+	weights []float32   // exponentials of the logits, not normalised
+	sums    []float32   // of their blocks
+	kept    []candidate // what may be drawn
+	head    []candidate
+	heap    []float32
+	border  []distance
+	x       []float32 // logits of kept
+	tail    []byte
 }
 
-// newSampler starts the random stream of one try at one sample. It depends on
-// these three numbers only.
-func newSampler(seed uint64, sample, attempt int) *sampler {
+// row is the logits of a step with the largest of each block of them.
+type row struct{ logits, maxima []float32 }
+
+func newSampler(cpu *kernel.CPU, vocab int) *sampler {
+	blocks := kernel.LogitBlocks(vocab)
 	return &sampler{
-		rng:    rand.New(rand.NewPCG(seed, uint64(attempt)<<32|uint64(uint32(sample)))),
-		counts: make(map[int32]int),
+		cpu: cpu, row: row{make([]float32, vocab), make([]float32, blocks)},
+		weights: make([]float32, vocab), sums: make([]float32, blocks),
 	}
 }
 
-// draw chooses a token after the tokens of context (prompt and continuation),
-// of which the last n were generated. raw [vocab] is left as it is. top receives
-// the r.TopLogProbs most probable tokens.
-func (s *sampler) draw(raw []float32, r *Request, context []int32, n int, banned []int32) (chosen TokenProb, top []TokenProb, err error) {
-	norm := logSumExp(raw)
-	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return TokenProb{}, nil, errNaN
+// draw chooses the token after h. raw [vocab] is left as it is. top is the
+// r.TopLogProbs most probable tokens.
+func (s *sampler) draw(raw []float32, r *Request, rules *rules, h *history, rng *rand.Rand) (chosen TokenProb, top []TokenProb, err error) {
+	norm, err := s.normalizer(raw)
+	if err != nil {
+		return TokenProb{}, nil, err
 	}
-	s.logits = append(s.logits[:0], raw...)
-	s.penalize(r, context, n)
-	for _, id := range banned {
-		s.logits[id] = float32(math.Inf(-1))
-	}
+	copy(s.logits, raw)
+	s.process(r, rules, h)
 	var id int32
 	if r.greedy() {
-		id = argmax(s.logits)
+		id = s.argmax()
 	} else {
-		id = s.pick(s.filter.keep(s.logits, limits{r.Temperature, r.TopK, r.TopP, r.MinP}))
+		id = s.pick(limits{r.Temperature, r.TopK, r.TopP, r.MinP, r.TypicalP}, rng)
 	}
 	if id < 0 {
-		return TokenProb{}, nil, errors.New("no token is left to draw: every one is banned")
+		return TokenProb{}, nil, errNothing
 	}
-	if r.TopLogProbs > 0 {
-		top = s.mostProbable(raw, r.TopLogProbs, norm)
-	}
-	return TokenProb{id, float64(raw[id]) - norm}, top, nil
+	return TokenProb{id, float64(raw[id]) - norm}, s.mostProbable(raw, r.TopLogProbs, norm), nil
 }
 
-// penalize lowers the logits of tokens that were there before: by repetition
-// (positive ones divided, negative ones multiplied, over the whole context), by
-// presence (once) and frequency (each time, over what was generated), and of
-// those that would repeat an n-gram.
-func (s *sampler) penalize(r *Request, context []int32, n int) {
-	generated := context[len(context)-n:]
-	if p := float32(r.RepetitionPenalty); p > 0 && p != 1 {
-		clear(s.counts)
-		for _, id := range context {
-			if s.counts[id]++; s.counts[id] > 1 {
-				continue
-			}
-			if s.logits[id] > 0 {
-				s.logits[id] /= p
-			} else {
-				s.logits[id] *= p
-			}
-		}
+// normalizer is the logarithm of the softmax's denominator.
+func (s *sampler) normalizer(raw []float32) (float64, error) {
+	top := s.cpu.BlockMaxima(s.maxima, raw)
+	norm := float64(top) + math.Log(s.cpu.BlockExp(s.weights, s.sums, raw, 1, -top))
+	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return 0, errNaN
 	}
-	if r.PresencePenalty != 0 || r.FrequencyPenalty != 0 {
-		clear(s.counts)
-		for _, id := range generated {
-			s.counts[id]++
-		}
-		for id, c := range s.counts {
-			s.logits[id] -= float32(r.PresencePenalty + r.FrequencyPenalty*float64(c))
-		}
-	}
-	if g := r.NoRepeatNGram; g > 0 && len(context) >= g {
-		tail := context[len(context)-g+1:]
-		for i := 0; i+g <= len(context); i++ {
-			if slices.Equal(context[i:i+g-1], tail) {
-				s.logits[context[i+g-1]] = float32(math.Inf(-1))
-			}
-		}
-	}
+	return norm, nil
 }
 
-// pick draws one of the candidates by their probabilities; -1 of none.
-func (s *sampler) pick(c []candidate) int32 {
-	if len(c) == 0 {
+// process applies penalties and bans to the logits, in transformers' order.
+func (s *sampler) process(r *Request, rules *rules, h *history) {
+	h.penalize(s.logits, r)
+	none := float32(math.Inf(-1))
+	if g := r.NoRepeatNGram; g > 0 && len(h.tokens) >= g {
+		tail := h.tokens[len(h.tokens)-g+1:]
+		for i := 0; i+g <= len(h.tokens); i++ {
+			if slices.Equal(h.tokens[i:i+g-1], tail) {
+				s.logits[h.tokens[i+g-1]] = none
+			}
+		}
+	}
+	s.tail = rules.forbid(s.logits, h.tokens, s.tail[:0])
+	if rules.eos >= 0 && len(h.written()) < r.MinLength {
+		s.logits[rules.eos] = none
+	}
+	s.cpu.BlockMaxima(s.maxima, s.logits)
+}
+
+// argmax is the first of the largest logits; -1 where all are -Inf.
+func (s *sampler) argmax() int32 {
+	best, top := -1, float32(math.Inf(-1))
+	for b, m := range s.maxima {
+		if m > top {
+			best, top = b, m
+		}
+	}
+	if best < 0 {
 		return -1
 	}
-	top, total := largest(c), 0.0
-	for _, x := range c {
-		total += math.Exp(float64(x.logit - top))
+	at := best * kernel.LogitBlock
+	return int32(at + slices.Index(s.logits[at:], top))
+}
+
+// pick draws one of the tokens that l leaves, by their probabilities; -1 of
+// none.
+func (s *sampler) pick(l limits, rng *rand.Rand) int32 {
+	top := slices.Max(s.maxima)
+	if math.IsInf(float64(top), -1) {
+		return -1
 	}
-	u := s.rng.Float64() * total
-	for _, x := range c {
-		if u -= math.Exp(float64(x.logit - top)); u < 0 {
-			return x.id
+	if !l.cuts() {
+		scale := float32(1 / l.temperature)
+		total := s.cpu.BlockExp(s.weights, s.sums, s.logits, scale, -top*scale)
+		return int32(fall(s.weights, s.sums, rng.Float64()*total))
+	}
+	kept := s.keep(l)
+	weights, total := s.exponentials(kept)
+	return kept[fall(weights, s.sums[:kernel.LogitBlocks(len(kept))], rng.Float64()*total)].id
+}
+
+// fall is the index at which u is used up, walking along the weights.
+func fall(weights, sums []float32, u float64) int {
+	b := 0
+	for ; b < len(sums)-1 && u >= float64(sums[b]); b++ {
+		u -= float64(sums[b])
+	}
+	for i := b * kernel.LogitBlock; i < len(weights); i++ {
+		if u -= float64(weights[i]); u < 0 {
+			return i
 		}
 	}
-	return c[len(c)-1].id // u was within rounding of the total
+	last := len(weights) - 1 // u was within rounding of the total
+	for last > 0 && weights[last] == 0 {
+		last--
+	}
+	return last
 }
 
 // mostProbable lists the n most probable tokens, the best first.
 func (s *sampler) mostProbable(raw []float32, n int, norm float64) []TokenProb {
-	all := s.filter.keep(raw, limits{temperature: 1})
-	s.best = s.filter.top(s.best[:0], all, min(n, len(all)))
-	slices.SortFunc(s.best, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.logit, a.logit), cmp.Compare(a.id, b.id))
-	})
+	if n == 0 {
+		return nil
+	}
+	s.cpu.BlockMaxima(s.maxima, raw)
+	s.head = s.top(s.head[:0], row{raw, s.maxima}, n, 1)
+	slices.SortFunc(s.head, better)
 	out := make([]TokenProb, 0, n)
-	for _, c := range s.best[:min(n, len(s.best))] {
+	for _, c := range s.head[:min(n, len(s.head))] {
 		out = append(out, TokenProb{c.id, float64(c.logit) - norm})
 	}
 	return out
-}
-
-// argmax is the first of the largest logits; -1 where all are -Inf.
-func argmax(logits []float32) int32 {
-	best, top := int32(-1), float32(math.Inf(-1))
-	for i, x := range logits {
-		if x > top {
-			best, top = int32(i), x
-		}
-	}
-	return best
-}
-
-// logSumExp is the logarithm of the softmax's denominator; NaN if a logit is.
-func logSumExp(logits []float32) float64 {
-	top := float32(math.Inf(-1))
-	for _, x := range logits {
-		top = max(top, x)
-	}
-	sum := 0.0
-	for _, x := range logits {
-		sum += math.Exp(float64(x - top))
-	}
-	return float64(top) + math.Log(sum)
 }

@@ -9,129 +9,151 @@ import (
 
 	"pgregory.net/rapid"
 
+	"promptgen/internal/fault"
 	"promptgen/tokenizer"
 )
 
 // The draw follows the filtered distribution: chi-square over 100,000 draws.
 func TestDrawChiSquare(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	logits := make([]float32, 60)
+	logits := make([]float32, 200)
 	for i := range logits {
 		logits[i] = float32(r.NormFloat64())
 	}
+	n := 100_000
+	if testing.Short() {
+		n = 20_000
+	}
+	s := newSampler(newCPU(t, 1), len(logits))
 	for _, req := range []Request{
-		{Temperature: 1}, {Temperature: 0.7, TopK: 10}, {Temperature: 1.3, TopP: 0.8}, {Temperature: 1, TopK: 20, TopP: 0.9, MinP: 0.1},
+		{Temperature: 1}, {Temperature: 0.7, TopK: 10}, {Temperature: 1.3, TopP: 0.8}, {Temperature: 1, TopP: 0.2},
+		{Temperature: 1, TopK: 20, TopP: 0.9, MinP: 0.1}, {Temperature: 1, TypicalP: 0.5}, {Temperature: 1, MinP: 0.05},
 	} {
-		n := 100_000
-		if testing.Short() {
-			n = 20_000
-		}
-		expected := slices.Clone(logits)
-		Filter(expected, req.Temperature, req.TopK, req.TopP)
-		if req.MinP > 0 {
-			top := slices.Max(expected)
-			for i, x := range expected {
-				if math.Exp(float64(x-top)) < req.MinP {
-					expected[i] = float32(math.Inf(-1))
-				}
-			}
-		}
-		norm := logSumExp(expected)
-		counts := make([]int, len(logits))
-		s := newSampler(5, 0, 0)
+		counts, rng := make([]int, len(logits)), newStream(5, draft{})
+		h := newHistory(nil, &req)
 		for range n {
-			tp, _, err := s.draw(logits, &req, nil, 0, nil)
+			tp, _, err := s.draw(logits, &req, &rules{eos: -1}, &h, rng)
 			if err != nil {
 				t.Fatal(err)
 			}
 			counts[tp.Token]++
 		}
-		chi, cells := 0.0, -1
-		for i, c := range counts {
-			want := float64(n) * math.Exp(float64(expected[i])-norm)
-			if want == 0 {
-				if c > 0 {
-					t.Errorf("%+v: drew the filtered token %d", req, i)
-				}
-				continue
+		kept := refKeep(logits, limits{req.Temperature, req.TopK, req.TopP, req.MinP, req.TypicalP})
+		total := 0.0
+		for _, c := range kept {
+			total += math.Exp(float64(c.logit))
+		}
+		chi := 0.0
+		for _, c := range kept {
+			want := float64(n) * math.Exp(float64(c.logit)) / total
+			d := float64(counts[c.id]) - want
+			chi += d * d / want
+			counts[c.id] = 0
+		}
+		for id, c := range counts {
+			if c > 0 {
+				t.Errorf("%+v: drew the filtered token %d", req, id)
 			}
-			chi += (float64(c) - want) * (float64(c) - want) / want
-			cells++
 		}
 		// mean df, variance 2 df: five standard deviations
-		if limit := float64(cells) + 5*math.Sqrt(2*float64(cells)); chi > limit {
-			t.Errorf("%+v: chi-square %.1f with %d degrees of freedom", req, chi, cells)
+		if df := float64(len(kept) - 1); chi > df+5*math.Sqrt(2*df) {
+			t.Errorf("%+v: chi-square %.1f with %g degrees of freedom", req, chi, df)
 		}
 	}
 }
 
-// The selection equals the plain one that sorts everything.
-func TestFilterEqualsSorting(t *testing.T) {
+// The selection equals the plain one that sorts everything, in every
+// combination of limits, with ties and with tokens that are ruled out.
+func TestKeepEqualsSorting(t *testing.T) {
+	cpu := newCPU(t, 1)
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(1, 300).Draw(t, "n")
-		seed := rapid.Uint64().Draw(t, "seed")
-		k := rapid.IntRange(0, n+2).Draw(t, "k")
-		p := rapid.Float64Range(0, 1).Draw(t, "p")
-		r := rand.New(rand.NewPCG(seed, 0))
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		n := 1 + r.IntN(1500)
+		l := limits{temperature: []float64{1, 0.7, 1.9, 0.01, 40}[r.IntN(5)]}
+		if r.IntN(2) == 0 {
+			l.topK = 1 + r.IntN(min(n+2, 200))
+		}
+		if r.IntN(2) == 0 {
+			l.topP = r.Float64()
+		}
+		if r.IntN(3) == 0 {
+			l.minP = r.Float64() / 4
+		}
+		if r.IntN(3) == 0 {
+			l.typicalP = r.Float64()
+		}
 		logits := make([]float32, n)
+		width, coarse := 4*r.Float64(), r.IntN(2) == 0
 		for i := range logits {
-			logits[i] = float32(r.IntN(40)) / 4 // many ties
-		}
-		got := slices.Clone(logits)
-		Filter(got, 0.5, k, p)
-
-		order := make([]int, n)
-		for i := range order {
-			order[i] = i
-		}
-		slices.SortStableFunc(order, func(a, b int) int {
-			return int(4*logits[b]) - int(4*logits[a])
-		})
-		if k > 0 && k < n {
-			at := k
-			for at < n && logits[order[at]] == logits[order[k-1]] {
-				at++
+			logits[i] = float32(r.NormFloat64() * width)
+			if coarse {
+				logits[i] = float32(math.Round(float64(logits[i])*8)) / 8
 			}
-			order = order[:at]
-		}
-		if p > 0 && p < 1 {
-			total, sum := 0.0, 0.0
-			for _, i := range order {
-				total += math.Exp(float64(2 * (logits[i] - logits[order[0]])))
-			}
-			for at, i := range order {
-				if sum += math.Exp(float64(2 * (logits[i] - logits[order[0]]))); sum > p*total*(1+1e-12) {
-					order = order[:at+1]
-					break
-				}
+			if i > 0 && r.IntN(20) == 0 {
+				logits[i] = float32(math.Inf(-1))
 			}
 		}
+		s := newSampler(cpu, n)
+		got := filtered(s, logits, l)
+		want := refKeep(logits, l)
 		kept := 0
 		for _, x := range got {
 			if !math.IsInf(float64(x), -1) {
 				kept++
 			}
 		}
-		if d := kept - len(order); d < -1 || d > 1 || d != 0 && p == 0 {
-			t.Fatalf("k %d, p %g: kept %d, want %d", k, p, kept, len(order))
+		// A sum that is within rounding of the limit may go either way, by the
+		// tokens that are equally probable.
+		exact := l.topP == 0 && l.typicalP == 0 && l.minP == 0
+		if d := kept - len(want); d != 0 && (exact || l.typicalP == 0 && (d < -1 || d > 1)) {
+			t.Fatalf("%+v of %d: kept %d, want %d", l, n, kept, len(want))
 		}
-		for i := range got {
-			if slices.Contains(order, i) && math.IsInf(float64(got[i]), -1) && kept >= len(order) {
-				t.Fatalf("k %d, p %g: token %d is missing", k, p, i)
+		if kept == len(want) {
+			for _, c := range want {
+				if got[c.id] != c.logit {
+					t.Fatalf("%+v of %d: token %d has %g, want %g", l, n, c.id, got[c.id], c.logit)
+				}
 			}
 		}
 	})
 }
 
+// Typical sampling by hand: with probabilities 1/2, 1/4, 1/8, 1/8 the entropy
+// is 1.75 bits, from which the tokens are 0.75, 0.25, 1.25 and 1.25 away.
+func TestTypicalByHand(t *testing.T) {
+	logits := []float32{0, float32(math.Log(0.5)), float32(math.Log(0.25)), float32(math.Log(0.25))}
+	s := newSampler(newCPU(t, 1), len(logits))
+	for _, c := range []struct {
+		p    float64
+		want []int32
+	}{{0.2, []int32{1}}, {0.3, []int32{0, 1}}, {0.74, []int32{0, 1}}, {0.8, []int32{0, 1, 2, 3}}, {1, []int32{0, 1, 2, 3}}} {
+		var kept []int32
+		for id, x := range filtered(s, logits, limits{temperature: 1, typicalP: c.p}) {
+			if !math.IsInf(float64(x), -1) {
+				kept = append(kept, int32(id))
+			}
+		}
+		if !slices.Equal(kept, c.want) {
+			t.Errorf("typical_p %g keeps %v, want %v", c.p, kept, c.want)
+		}
+	}
+}
+
+// Where the division by the temperature makes equal what was not, all are kept.
+func TestTiesAfterDivision(t *testing.T) {
+	a := float32(1.5)
+	for a/3 != math.Nextafter32(a, 0)/3 {
+		a = math.Nextafter32(a, 2)
+	}
+	logits := []float32{0, math.Nextafter32(a, 0), a, -1}
+	got := filtered(newSampler(newCPU(t, 1), 4), logits, limits{temperature: 3, topK: 1})
+	if math.IsInf(float64(got[1]), -1) || math.IsInf(float64(got[2]), -1) || !math.IsInf(float64(got[0]), -1) {
+		t.Errorf("kept %v", got)
+	}
+}
+
 func TestPenalties(t *testing.T) {
 	raw := []float32{2, -2, 1, 0.5, 3}
-	draw := func(r Request, context []int32, n int) []float32 {
-		s := newSampler(0, 0, 0)
-		if _, _, err := s.draw(raw, &r, context, n, []int32{4}); err != nil {
-			t.Fatal(err)
-		}
-		return s.logits
-	}
 	inf := float32(math.Inf(-1))
 	for _, c := range []struct {
 		name    string
@@ -144,10 +166,65 @@ func TestPenalties(t *testing.T) {
 		{"presence and frequency count what was written", Request{PresencePenalty: 1, FrequencyPenalty: 0.5}, []int32{3, 0, 0, 2}, 3, []float32{0, -2, -0.5, 0.5, inf}},
 		{"no bigram twice", Request{NoRepeatNGram: 2}, []int32{0, 1, 2, 0, 3, 0}, 0, []float32{2, inf, 1, inf, inf}},
 		{"no token twice", Request{NoRepeatNGram: 1}, []int32{0, 2}, 0, []float32{inf, -2, inf, 0.5, inf}},
+		{"banned sequences", Request{BanIDs: [][]int32{{3}, {1, 0}, {2, 0, 2}}}, []int32{2, 0}, 0, []float32{2, -2, inf, inf, inf}},
+		{"no end before the minimum", Request{MinLength: 2}, []int32{2, 0}, 1, []float32{2, inf, 1, 0.5, inf}},
+		{"an end after it", Request{MinLength: 1}, []int32{2, 0}, 1, []float32{2, -2, 1, 0.5, inf}},
 	} {
-		if got := draw(c.r, c.context, c.n); !slices.Equal(got, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		s := newSampler(newCPU(t, 1), len(raw))
+		at := len(c.context) - c.n
+		h := newHistory(c.context[:at], &c.r)
+		for _, id := range c.context[at:] {
+			h.push(id)
 		}
+		copy(s.logits, raw)
+		s.process(&c.r, newRules(nil, []int32{4}, 1, &c.r), &h)
+		if !slices.Equal(s.logits, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, s.logits, c.want)
+		}
+	}
+}
+
+// A banned word never appears, however tokens might make it up, and what is
+// left of it may.
+func TestBannedWords(t *testing.T) {
+	v, err := tokenizer.NewVocab([]string{"[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]", "高", "血", "压", "高血", "血压", "高血压", "##压", "高血压病", "art", "party", "，"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := tokenizer.New(v, tokenizer.Options{Level: tokenizer.LevelChar, LowerCase: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := textEngine(t, randomModel(31, v.Len(), 64), tok, newCPU(t, 0), EngineOptions{})
+	words := []string{"高血压", "art", "，，"}
+	seen := map[string]bool{}
+	for seed := range uint64(30) {
+		resp, err := e.Generate(t.Context(), Request{Prompt: "高血", Length: 40, MinLength: 40, Samples: 2, Temperature: 3, Seed: seed, Ban: words})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range resp.Samples {
+			for _, w := range []string{"高血压", "，，"} {
+				if strings.Contains(s.Text, w) {
+					t.Fatalf("%q is in %q", w, s.Text)
+				}
+			}
+			for _, id := range s.Tokens {
+				seen[v.Token(id)] = true
+			}
+		}
+	}
+	for token, want := range map[string]bool{"art": false, "高血压": false, "高血压病": false, "party": true, "血压": true, "压": true, "高血": true, "，": true} {
+		if seen[token] != want {
+			t.Errorf("%q drawn: %v", token, seen[token])
+		}
+	}
+	every := Request{Prompt: "高", Length: 3, Temperature: 1}
+	for id := range int32(v.Len()) {
+		every.BanIDs = append(every.BanIDs, []int32{id})
+	}
+	if _, err := e.Generate(t.Context(), every); fault.Code(err) != fault.CodeUsage {
+		t.Errorf("every token banned: %v", err)
 	}
 }
 

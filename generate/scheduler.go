@@ -21,11 +21,21 @@ type scheduler struct {
 	jobs   []*job      // admitted, in order of arrival
 	active []*sequence // being written
 
+	samplers []*sampler // one for each thread
+
 	running []*sequence // of this step, and what they and the prompts read
 	reading []*job
 	segs    []segment
 	raw     [][]float32
 	pieces  []Piece
+}
+
+func newScheduler(e *Engine, f *forwarder) *scheduler {
+	s := &scheduler{e: e, f: f, known: prefixes{pool: f.pool, limit: pagesOf(max(0, e.opts.PrefixTokens))}}
+	for range f.cpu.Threads() {
+		s.samplers = append(s.samplers, newSampler(f.cpu, f.p.Config.VocabSize))
+	}
+	return s
 }
 
 // run takes step after step until the engine is closed.
@@ -94,12 +104,12 @@ func (s *scheduler) remove(j *job, err error) {
 	s.jobs = slices.DeleteFunc(s.jobs, func(o *job) bool { return o == j })
 	s.active = slices.DeleteFunc(s.active, func(q *sequence) bool {
 		if q.job == j {
-			s.f.pool.release(&q.cache)
+			q.release(s.f.pool)
 		}
 		return q.job == j
 	})
 	for _, q := range j.paused {
-		s.f.pool.release(&q.cache)
+		q.release(s.f.pool)
 	}
 	s.f.pool.release(&j.cache)
 	j.paused, j.live, j.removed = nil, 0, true
@@ -110,10 +120,17 @@ func (s *scheduler) remove(j *job, err error) {
 // there is room, in one pass over the weights.
 func (s *scheduler) step() {
 	s.running, s.segs = append(s.running[:0], s.active...), s.segs[:0]
-	rows := 0
 	for _, q := range s.running {
-		seg := s.nextSegment(q)
-		s.segs = append(s.segs, seg)
+		if q.beam == nil {
+			s.segs = append(s.segs, s.nextSegment(&q.cache, q.tokens))
+			continue
+		}
+		for _, h := range q.beam.live {
+			s.segs = append(s.segs, s.nextSegment(&h.cache, h.tokens))
+		}
+	}
+	rows, segs := 0, len(s.segs)
+	for _, seg := range s.segs {
 		rows += len(seg.ids)
 	}
 	fresh := s.readPrompts(prefillRows - rows)
@@ -122,18 +139,22 @@ func (s *scheduler) step() {
 	}
 	logits := s.f.run(s.segs)
 	s.e.stats.steps.Add(1)
-	s.e.stats.read.Add(int64(rows - len(s.running) + fresh))
+	s.e.stats.read.Add(int64(rows - segs + fresh))
 	v := s.f.p.Config.VocabSize
+	s.raw = s.raw[:0]
+	for _, q := range s.running {
+		n := v
+		if q.beam != nil {
+			n *= len(q.beam.live)
+		}
+		s.raw, logits = append(s.raw, logits[:n]), logits[n:]
+	}
 	for i, j := range s.reading {
 		if j.cache.n == len(j.window) {
 			s.known.keep(j.window, &j.cache)
-			j.logits = slices.Clone(logits[(len(s.running)+i)*v:][:v])
+			j.logits = slices.Clone(logits[i*v:][:v])
 			j.plan()
 		}
-	}
-	s.raw = s.raw[:0]
-	for i := range s.running {
-		s.raw = append(s.raw, logits[i*v:][:v])
 	}
 	s.advance(s.running, s.raw)
 }
@@ -175,53 +196,65 @@ func (s *scheduler) recall(j *job) {
 	}
 }
 
-// nextSegment is what a sequence reads next: its last token, or, when the
-// window is full, the last half of it from a fresh start.
-func (s *scheduler) nextSegment(q *sequence) segment {
-	if q.cache.n < s.e.opts.MaxContext {
-		return segment{&q.cache, q.context[len(q.context)-1:]}
+// nextSegment is what a text reads next: its last token, or, when the window is
+// full, the last half of it from a fresh start.
+func (s *scheduler) nextSegment(c *cache, tokens []int32) segment {
+	if c.n < s.e.opts.MaxContext {
+		return segment{c, tokens[len(tokens)-1:]}
 	}
-	s.f.pool.release(&q.cache)
+	s.f.pool.release(c)
 	half := max(1, s.e.opts.MaxContext/2)
-	return segment{&q.cache, q.context[len(q.context)-half:]}
+	return segment{c, tokens[len(tokens)-half:]}
 }
 
-// advance draws the next token of each sequence and settles those that are done.
+// advance draws the next token of each sequence, spread over the threads, and
+// settles those that are done.
 func (s *scheduler) advance(seqs []*sequence, raw [][]float32) {
 	s.pieces = append(s.pieces[:0], make([]Piece, len(seqs))...)
-	s.f.cpu.Parallel(len(seqs), func(lo, hi int) {
-		for i := lo; i < hi; i++ {
-			s.pieces[i] = seqs[i].advance(raw[i])
+	threads := min(len(s.samplers), len(seqs))
+	s.f.cpu.Parallel(threads, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			for i := t; i < len(seqs); i += threads {
+				s.pieces[i] = seqs[i].advance(s.samplers[t], raw[i])
+			}
 		}
 	})
 	for i, q := range seqs {
-		if q.job.removed { // a sibling has failed
-			continue
-		}
-		if q.err != nil {
-			s.remove(q.job, q.err)
-			continue
-		}
-		s.e.stats.generated.Add(1)
-		q.job.tell(s.pieces[i])
-		if q.finish != "" {
-			s.settle(q)
+		switch {
+		case q.job.removed: // a sibling has failed
+		case q.err != nil:
+			s.remove(q.job, s.e.blame(q.err))
+		case q.beam != nil:
+			s.e.stats.generated.Add(int64(len(q.beam.live)))
+			if q.finish != "" {
+				s.settle(q, q.results()...)
+			} else {
+				q.beam.follow(s.f.pool)
+			}
+		default:
+			s.e.stats.generated.Add(1)
+			q.job.tell(s.pieces[i])
+			if q.finish != "" {
+				s.settle(q, q)
+			}
 		}
 	}
 }
 
-// settle files a finished sequence; with the last one its job is complete,
-// unless there are duplicates to draw again.
-func (s *scheduler) settle(q *sequence) {
+// settle files what a finished sequence has written; with the last one its job
+// is complete, unless there are duplicates to draw again.
+func (s *scheduler) settle(q *sequence, results ...*sequence) {
 	j := q.job
-	j.results[q.sample] = q
+	for _, r := range results {
+		j.results[r.sample] = r
+	}
 	j.live--
-	s.f.pool.release(&q.cache)
+	q.release(s.f.pool)
 	s.active = slices.DeleteFunc(s.active, func(o *sequence) bool { return o == q })
 	if j.live > 0 || j.pending() {
 		return
 	}
-	if j.plan(); len(j.todo) == 0 {
+	if j.plan(); !j.pending() {
 		s.remove(j, nil)
 	}
 }

@@ -1,46 +1,66 @@
 package generate
 
 import (
+	"math/rand/v2"
 	"slices"
-
-	"promptgen/internal/fault"
 )
 
-// sequence is a sample being written.
+// sequence is a sample being written; or, with a beam, the samples of a beam
+// search.
 type sequence struct {
 	job *job
 	draft
-	sampler *sampler
-	writer  *writer
-	context []int32 // what the job's context and this sample have written
-	cache   cache   // reads context but for its last token
-	finish  Finish  // not empty: done
-	err     error
+	history
+	rng    *rand.Rand
+	writer *writer
+	cache  cache // reads the tokens but for the last
+	beam   *beam
+	finish Finish // not empty: done
+	err    error
 
 	logProb  float64
 	logProbs []float64
 	top      [][]TokenProb
 }
 
-// advance draws the next token.
-func (q *sequence) advance(raw []float32) Piece {
-	r, n := q.job.req, len(q.written())
-	banned := q.job.banned
-	if n < r.MinLength && q.job.eos >= 0 {
-		banned = append(slices.Clip(banned), q.job.eos)
+func newSequence(j *job, d draft) *sequence {
+	q := &sequence{job: j, draft: d, history: newHistory(j.context, j.req)}
+	if j.req.Beams > 0 {
+		q.beam = newBeam(q.history)
+		return q
 	}
-	next, top, err := q.sampler.draw(raw, r, q.context, n, banned)
+	q.rng, q.writer = newStream(j.req.Seed, d), j.newWriter()
+	return q
+}
+
+// release frees what the sequence holds in the cache.
+func (q *sequence) release(p *pool) {
+	p.release(&q.cache)
+	if q.beam != nil {
+		q.beam.release(p)
+	}
+}
+
+// advance draws the next token; raw has the logits of each row that was read,
+// one after the other.
+func (q *sequence) advance(s *sampler, raw []float32) Piece {
+	if q.beam != nil {
+		q.finish, q.err = q.beam.advance(s, q.job, raw)
+		return Piece{}
+	}
+	r, n := q.job.req, len(q.written())
+	next, top, err := s.draw(raw, r, q.job.rules, &q.history, q.rng)
 	if err != nil {
-		q.err = fault.With(fault.CodeCorrupt, err)
+		q.err = err
 		return Piece{}
 	}
 	q.logProb += next.LogProb
 	var text, last string
 	stopped := false
-	if next.Token == q.job.eos {
+	if next.Token == q.job.rules.eos {
 		q.finish = FinishEOS
 	} else {
-		q.context = append(q.context, next.Token)
+		q.push(next.Token)
 		q.logProbs = append(q.logProbs, next.LogProb)
 		if top != nil {
 			q.top = append(q.top, top)
@@ -58,9 +78,6 @@ func (q *sequence) advance(raw []float32) Piece {
 	}
 	return Piece{q.sample, text + last, len(q.written()), q.finish, next, top}
 }
-
-// written is what the sample has written so far.
-func (q *sequence) written() []int32 { return q.context[len(q.job.context):] }
 
 func (q *sequence) result() Sample {
 	return Sample{

@@ -21,7 +21,7 @@ func (s *scheduler) start() {
 				j.paused = j.paused[1:]
 				continue
 			}
-			q := s.newSequence(j, j.todo[0])
+			q := s.begin(j, j.todo[0])
 			j.todo = j.todo[1:]
 			s.active = append(s.active, q)
 			fresh, raw = append(fresh, q), append(raw, j.logits)
@@ -80,12 +80,13 @@ func (s *scheduler) unread() int {
 	return n
 }
 
-func (s *scheduler) newSequence(j *job, d draft) *sequence {
-	return &sequence{
-		job: j, draft: d,
-		sampler: newSampler(j.req.Seed, d.sample, d.attempt),
-		writer:  newWriter(j.tok, j.req.Prompt, j.prompt, j.req.Stop),
-		context: slices.Clone(j.context),
-		cache:   s.f.pool.fork(&j.cache, j.cache.n),
+// begin starts a sample; it shares the pages of the prompt.
+func (s *scheduler) begin(j *job, d draft) *sequence {
+	q := newSequence(j, d)
+	if q.beam != nil {
+		q.beam.live[0].cache = s.f.pool.fork(&j.cache, j.cache.n)
+	} else {
+		q.cache = s.f.pool.fork(&j.cache, j.cache.n)
 	}
+	return q
 }
