@@ -35,6 +35,7 @@ func newApp(s streams, environ []string) *app {
 		a.serveCommand(),
 		a.exportCommand(),
 		a.inspectCommand(),
+		a.benchCommand(),
 		a.versionCommand(),
 	}
 	for _, c := range a.commands {

@@ -1,0 +1,130 @@
+package bench
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"promptgen/internal/kernel"
+	"promptgen/model"
+)
+
+// GemmOptions say which products to measure.
+type GemmOptions struct {
+	Config  model.Config
+	Batch   int // sequences
+	DType   kernel.DType
+	Threads int
+	ISA     string
+	Seed    uint64
+	Steps   int // products of each kind; 0: as many as take gemmTime
+}
+
+const gemmTime = 300 * time.Millisecond
+
+// GemmResult is the speed of one product.
+type GemmResult struct {
+	Name   string  `json:"name"`
+	M      int     `json:"m"`
+	N      int     `json:"n"`
+	K      int     `json:"k"`
+	GFlops float64 `json:"gflops"`
+	MFU    float64 `json:"mfu"` // as a share of the limit
+}
+
+// GemmReport is the JSON of `bench gemm --json`.
+type GemmReport struct {
+	Products    []GemmResult `json:"products"`
+	GFlops      float64      `json:"gflops"` // over all products, each as often as a training step computes it
+	LimitGFlops float64      `json:"limit_gflops"`
+	MFU         float64      `json:"mfu"`
+	DType       string       `json:"dtype"`
+	ISA         string       `json:"isa"`
+	Threads     int          `json:"threads"`
+	Machine     Machine      `json:"limits"`
+}
+
+// product is one of a step's matrix products, and how often it occurs.
+type product struct {
+	name  string
+	times int
+	gemm  kernel.Gemm
+}
+
+// products lists a training step's: each linear layer forward (y = x·W), the
+// gradient of its input (dy·Wᵀ) and that of its weights (xᵀ·dy), and the head's
+// for a chunk of rows.
+func products(c model.Config, batch int) []product {
+	rows, e, in := batch*c.NCtx, c.NEmbd, c.Inner()
+	var all []product
+	linear := func(name string, from, to int) {
+		all = append(all,
+			product{name, c.NLayer, kernel.Gemm{M: rows, N: to, K: from}},
+			product{name + " dx", c.NLayer, kernel.Gemm{M: rows, N: from, K: to, TransB: true}},
+			product{name + " dw", c.NLayer, kernel.Gemm{M: from, N: to, K: rows, TransA: true, Accumulate: true, KBlock: c.NCtx}})
+	}
+	linear("qkv", e, 3*e)
+	linear("attn out", e, e)
+	linear("mlp in", e, in)
+	linear("mlp out", in, e)
+	chunk := min(rows, headChunk)
+	chunks := (rows + chunk - 1) / chunk
+	return append(all,
+		product{"head", chunks, kernel.Gemm{M: chunk, N: c.VocabSize, K: e, TransB: true}},
+		product{"head dx", chunks, kernel.Gemm{M: chunk, N: e, K: c.VocabSize}},
+		product{"head dw", chunks, kernel.Gemm{M: c.VocabSize, N: e, K: chunk, TransA: true, Accumulate: true, KBlock: c.NCtx}})
+}
+
+// headChunk is about the rows that the head is computed for at a time.
+const headChunk = 512
+
+// Gemm measures the matrix products of a training step, one kind after another,
+// and the machine's limits.
+func Gemm(ctx context.Context, o GemmOptions) (*GemmReport, error) {
+	cpu, err := kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA})
+	if err != nil {
+		return nil, err
+	}
+	defer cpu.Close()
+	r := &GemmReport{DType: o.DType.String(), ISA: cpu.ISA(), Threads: cpu.Threads(), Machine: MeasureMachine(cpu)}
+	r.LimitGFlops = r.Machine.Limit(o.DType)
+	rng := rand.New(rand.NewPCG(o.Seed, 0))
+	var work, elapsed float64
+	for _, p := range products(o.Config, o.Batch) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		g := p.gemm
+		g.BF16 = o.DType == kernel.BF16
+		g.A, g.B, g.C = normal(rng, g.M*g.K), normal(rng, g.K*g.N), make([]float32, g.M*g.N)
+		flops := 2e-9 * float64(g.M) * float64(g.N) * float64(g.K)
+		seconds := timeOf(o.Steps, func() { cpu.Gemm(&g) })
+		work += float64(p.times) * flops
+		elapsed += float64(p.times) * seconds
+		rate := flops / seconds
+		r.Products = append(r.Products, GemmResult{p.name, g.M, g.N, g.K, rate, rate / r.LimitGFlops})
+	}
+	r.GFlops = work / elapsed
+	r.MFU = r.GFlops / r.LimitGFlops
+	return r, nil
+}
+
+// timeOf is the median duration of f, in seconds, after one to warm up.
+func timeOf(steps int, f func()) float64 {
+	f()
+	var times []time.Duration
+	for begin := time.Now(); steps > 0 && len(times) < steps || steps == 0 && (len(times) < 3 || time.Since(begin) < gemmTime); {
+		start := time.Now()
+		f()
+		times = append(times, time.Since(start))
+	}
+	return median(times).Seconds()
+}
+
+func normal(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
