@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"promptgen/model"
+
+	"promptgen/internal/kernel"
 )
 
 // text is a text with its score.
@@ -22,7 +24,7 @@ type text struct {
 // refBeams is beam search in the words of its definition, reading the whole
 // text again for each token.
 func refBeams(t *testing.T, p *model.Params, r Request) []text {
-	f := newForwarder(newCPU(t, 1), p, false)
+	f := newTestForwarder(t, newCPU(t, 1), p, kernel.FP32)
 	eos := int32(-1)
 	if r.EOS != nil {
 		eos = *r.EOS
@@ -125,7 +127,7 @@ func TestBeamsFindTheBest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newForwarder(newCPU(t, 1), p, false)
+	f := newTestForwarder(t, newCPU(t, 1), p, kernel.FP32)
 	best := math.Inf(-1)
 	for code := range vocab * vocab * vocab {
 		x := []int32{1, 2, int32(code % vocab), int32(code / vocab % vocab), int32(code / vocab / vocab)}

@@ -1,16 +1,18 @@
 package generate
 
-import "slices"
+import (
+	"slices"
 
-// pageRows is the number of tokens of a page. Small enough that a short text
-// wastes little, large enough that walking over pages costs nothing.
-const pageRows = 32
+	"promptgen/internal/decode"
+)
 
-// page holds keys and values of pageRows tokens in all layers:
-// [layer][key, value][head][pageRows][headDim]. What one head reads lies
-// together.
+// pageRows is the number of tokens of a page.
+const pageRows = decode.PageRows
+
+// page holds keys and values of pageRows tokens in all layers, as decode.Cache
+// lays them out.
 type page struct {
-	data []float32
+	data []uint32
 	refs int // caches that read it
 }
 
@@ -22,18 +24,19 @@ type cache struct {
 
 // pool hands out pages and takes them back. It is used by one goroutine.
 type pool struct {
-	layers, heads, headDim int
+	words int // of a page
 
 	free []*page
 	made int // pages ever allocated
 }
 
-// rows returns what a page holds for one head of one layer, [pageRows, headDim]
-// each.
-func (p *pool) rows(pg *page, layer, head int) (keys, values []float32) {
-	size := pageRows * p.headDim
-	at := (2*layer*p.heads + head) * size
-	return pg.data[at:][:size], pg.data[at+p.heads*size:][:size]
+// words are the contents of the pages.
+func (c *cache) words() [][]uint32 {
+	w := make([][]uint32, len(c.pages))
+	for i, pg := range c.pages {
+		w[i] = pg.data
+	}
+	return w
 }
 
 // grow makes room in c for rows more tokens. A page that will be written to and
@@ -59,7 +62,7 @@ func (p *pool) page() *page {
 		return pg
 	}
 	p.made++
-	return &page{data: make([]float32, p.layers*2*p.heads*pageRows*p.headDim), refs: 1}
+	return &page{data: make([]uint32, p.words), refs: 1}
 }
 
 // fork is a cache of the first n tokens of c. It shares their pages, which are

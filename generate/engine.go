@@ -24,7 +24,7 @@ var (
 // EngineOptions are the choices of an Engine.
 type EngineOptions struct {
 	Name       string       // of the model, for errors
-	DType      kernel.DType // arithmetic of the matrix products: FP32 or BF16 (fp32 sums)
+	DType      kernel.DType // of the weights: FP32, BF16, Q8_0 or Q4_0; the cache holds fp32 or else bf16
 	Slots      int          // sequences decoded together; 0: 16
 	MaxContext int          // tokens a sequence looks back on; 0: the model's n_ctx
 	MaxQueue   int          // requests that wait at most; 0: no limit
@@ -74,8 +74,8 @@ type Stats struct {
 // then give tokens and get tokens.
 func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*Engine, error) {
 	var l fault.List
-	if o.DType != kernel.FP32 && o.DType != kernel.BF16 {
-		l.Addf("dtype %v is not one that this engine computes in: use fp32 or bf16", o.DType)
+	if o.DType == kernel.FP16 || o.DType > kernel.Q4_0 {
+		l.Addf("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", o.DType)
 	}
 	if o.Slots < 0 || o.Slots > 4096 {
 		l.Addf("slots must be between 0 and 4096, not %d", o.Slots)
@@ -105,7 +105,11 @@ func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Eng
 	e := &Engine{p: p, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	e.bos, e.eos = e.special(o.BOS, "[MASK]"), e.special(o.EOS, "[CLS]")
 	e.banned = e.neverDrawn()
-	s := newScheduler(e, newForwarder(cpu, p, o.DType == kernel.BF16))
+	f, err := newForwarder(cpu, p, o.DType)
+	if err != nil {
+		return nil, err
+	}
+	s := newScheduler(e, f)
 	e.pool = s.f.pool
 	go s.run()
 	return e, nil

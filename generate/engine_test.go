@@ -36,7 +36,7 @@ func TestCachedEqualsWhole(t *testing.T) {
 	}
 	const vocab, nCtx, length = 97, 40, 6
 	p := randomModel(1, vocab, nCtx)
-	f := newForwarder(newCPU(t, 1), p, false)
+	f := newTestForwarder(t, newCPU(t, 1), p, kernel.FP32)
 	for _, slots := range []int{1, 16} {
 		e := newEngine(t, p, newCPU(t, 0), EngineOptions{Slots: slots})
 		r := rand.New(rand.NewPCG(2, uint64(slots)))
@@ -205,7 +205,7 @@ func TestDuplicatesAreDrawnAgain(t *testing.T) {
 func TestPastTheWindow(t *testing.T) {
 	const vocab, nCtx = 50, 8
 	p := randomModel(7, vocab, nCtx)
-	f := newForwarder(newCPU(t, 1), p, false)
+	f := newTestForwarder(t, newCPU(t, 1), p, kernel.FP32)
 	e := newEngine(t, p, newCPU(t, 0), EngineOptions{})
 	prompt := []int32{4, 8, 15, 16, 23, 42, 1, 2, 3, 4, 5}
 	got, err := e.Generate(t.Context(), Request{PromptIDs: prompt, Length: 40})
@@ -264,9 +264,22 @@ func TestClearAnswers(t *testing.T) {
 
 	p = randomModel(8, vocab, 8)
 	p.Blocks[1].FcW[3] = float32(math.NaN())
+	for d := kernel.FP32; d <= kernel.Q4_0; d++ {
+		if d == kernel.FP16 {
+			continue
+		}
+		if _, err := NewEngine(p, tok, newCPU(t, 0), EngineOptions{DType: d}); fault.Code(err) != fault.CodeCorrupt ||
+			!strings.Contains(err.Error(), "transformer.h.1.mlp.c_fc.weight") {
+			t.Errorf("NaN weight, %v: %v", d, err)
+		}
+	}
+	p = randomModel(8, vocab, 8)
+	for i := range p.Blocks[1].LN2Gain {
+		p.Blocks[1].LN2Gain[i] = math.MaxFloat32 // finite, and what comes of it is not
+	}
 	e = textEngine(t, p, tok, newCPU(t, 0), EngineOptions{})
 	if _, err := ask(Request{Prompt: "丂", Length: 5, Samples: 4, Temperature: 1}); fault.Code(err) != fault.CodeCorrupt {
-		t.Errorf("NaN weight: %v", err)
+		t.Errorf("NaN logits: %v", err)
 	}
 }
 

@@ -128,6 +128,16 @@ func wordTokenizer(t testing.TB, n int) *tokenizer.Tokenizer {
 	return tok
 }
 
+func newTestForwarder(t testing.TB, cpu *kernel.CPU, p *model.Params, d kernel.DType) *forwarder {
+	t.Helper()
+	f, err := newForwarder(cpu, p, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.close)
+	return f
+}
+
 // newEngine starts an engine without a tokenizer.
 func newEngine(t testing.TB, p *model.Params, cpu *kernel.CPU, o EngineOptions) *Engine {
 	t.Helper()

@@ -75,7 +75,7 @@ func TestGoldenGreedy(t *testing.T) {
 	logits := readNPY[float32](t, dir, "gen_logits.npy")
 	cpu := newCPU(t, 0)
 
-	f := newForwarder(cpu, p, false)
+	f := newTestForwarder(t, cpu, p, kernel.FP32)
 	var c cache
 	steps := [][]int32{prefix[:len(prefix)-1]}
 	for i := len(prefix) - 1; i < len(tokens)-1; i++ {

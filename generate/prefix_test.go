@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -10,13 +11,13 @@ import (
 	"promptgen/internal/kernel"
 )
 
-// A prompt gives the same logits to the bit however it is cut into segments of
-// two rows or more, and whoever reads beside it.
+// A prompt gives the same logits to the bit however it is cut into segments,
+// and whoever reads beside it.
 func TestCutsChangeNothing(t *testing.T) {
 	const vocab, nCtx = 61, 300
 	p := randomModel(21, vocab, nCtx)
-	for _, bf16 := range []bool{false, true} {
-		f := newForwarder(newCPU(t, 2), p, bf16)
+	for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0, kernel.Q4_0} {
+		f := newTestForwarder(t, newCPU(t, 2), p, d)
 		rapid.Check(t, func(t *rapid.T) {
 			r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 			prompt := ids(r, vocab, 4+r.IntN(nCtx-4))
@@ -24,10 +25,7 @@ func TestCutsChangeNothing(t *testing.T) {
 			want := slices.Clone(f.run([]segment{{&whole, prompt}}))
 			var got []float32
 			for at := 0; at < len(prompt); {
-				n := 2 + r.IntN(len(prompt))
-				if at+n > len(prompt)-2 {
-					n = len(prompt) - at
-				}
+				n := min(1+r.IntN(len(prompt)), len(prompt)-at)
 				f.pool.release(&beside)
 				got = f.run([]segment{{&beside, ids(r, vocab, 1+r.IntN(9))}, {&cut, prompt[at : at+n]}})[vocab:]
 				at += n
@@ -46,7 +44,7 @@ func TestCutsChangeNothing(t *testing.T) {
 // other readers write.
 func TestForksAreIndependent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := &pool{layers: 1, heads: 1, headDim: 1}
+		p := &pool{words: pageRows}
 		type text struct {
 			cache
 			rows []float32
@@ -66,8 +64,7 @@ func TestForksAreIndependent(t *testing.T) {
 				p.grow(&x.cache, rows)
 				for range rows {
 					v := rapid.Float32Range(0, 1).Draw(t, "v")
-					k, _ := p.rows(x.pages[x.n/pageRows], 0, 0)
-					k[x.n%pageRows] = v
+					x.pages[x.n/pageRows].data[x.n%pageRows] = math.Float32bits(v)
 					x.rows = append(x.rows, v)
 					x.n++
 				}
@@ -75,8 +72,8 @@ func TestForksAreIndependent(t *testing.T) {
 		}
 		for i, x := range texts {
 			for at, want := range x.rows {
-				if k, _ := p.rows(x.pages[at/pageRows], 0, 0); k[at%pageRows] != want {
-					t.Fatalf("text %d, row %d: %g, want %g", i, at, k[at%pageRows], want)
+				if got := math.Float32frombits(x.pages[at/pageRows].data[at%pageRows]); got != want {
+					t.Fatalf("text %d, row %d: %g, want %g", i, at, got, want)
 				}
 			}
 			p.release(&x.cache)
@@ -131,7 +128,7 @@ func TestTypingOn(t *testing.T) {
 
 // The last used prompts stay, and their pages stay within the limit.
 func TestPrefixesAreBounded(t *testing.T) {
-	p := &pool{layers: 1, heads: 1, headDim: 1}
+	p := &pool{words: pageRows}
 	kept := prefixes{pool: p, limit: 4}
 	read := func(first int32, n int) []int32 {
 		ids := make([]int32, n)

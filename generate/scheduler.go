@@ -41,6 +41,7 @@ func newScheduler(e *Engine, f *forwarder) *scheduler {
 // run takes step after step until the engine is closed.
 func (s *scheduler) run() {
 	defer close(s.e.done)
+	defer s.f.close()
 	for s.admit() {
 		s.dropCancelled()
 		s.guarded(s.start)

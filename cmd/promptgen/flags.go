@@ -59,7 +59,7 @@ func vocabFlag(usage string) *cli.StringFlag {
 // The number formats that training and inference compute in.
 var (
 	trainingTypes  = []string{"fp32", "bf16"}
-	inferenceTypes = []string{"fp32", "bf16"}
+	inferenceTypes = []string{"fp32", "bf16", "q8_0", "q4_0"}
 )
 
 func dtypeFlag(category string, types []string) cli.Flag {

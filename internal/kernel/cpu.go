@@ -31,6 +31,7 @@ type CPU struct {
 // jobs holds the state of each operation while its parts run.
 type jobs struct {
 	rangeJob  rangeJob
+	eachJob   eachJob
 	gemmJob   gemmJob
 	vecJob    vecJob
 	normJob   normJob
@@ -44,6 +45,7 @@ type jobs struct {
 
 // worker is the memory of one thread.
 type worker struct {
+	id      int // its place among the workers
 	packedA buf // its block of A
 	packedB buf // its block of B, where it multiplies alone
 	tile    buf // one tile of C at a ragged edge

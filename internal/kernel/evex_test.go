@@ -21,13 +21,18 @@ func TestHandEncodedInstructions(t *testing.T) {
 	if _, err := exec.LookPath("objdump"); err != nil {
 		t.Skip("objdump is not installed")
 	}
-	source, err := os.ReadFile("kernels_amd64.s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	code, want := handEncoded(string(source))
-	if len(want) == 0 {
-		t.Fatal("kernels_amd64.s holds no hand-encoded instruction")
+	var code []byte
+	var want []string
+	for _, path := range []string{"kernels_amd64.s", "../decode/kernels_amd64.s"} {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, w := handEncoded(string(source))
+		if len(w) == 0 {
+			t.Fatalf("%s holds no hand-encoded instruction", path)
+		}
+		code, want = append(code, c...), append(want, w...)
 	}
 	path := filepath.Join(t.TempDir(), "code")
 	if err := os.WriteFile(path, code, 0o600); err != nil {

@@ -50,7 +50,7 @@ func newPool(threads int, spin time.Duration) *pool {
 		left:    make(chan struct{}, 1),
 	}
 	for i := range p.workers {
-		p.workers[i] = &worker{}
+		p.workers[i] = &worker{id: i}
 		if i > 0 {
 			p.wake[i] = make(chan struct{}, 1)
 			go p.help(i)

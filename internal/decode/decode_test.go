@@ -1,0 +1,333 @@
+package decode_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"promptgen/internal/decode"
+	"promptgen/internal/kernel"
+	"promptgen/model/checkpoint/blob"
+)
+
+var dtypes = []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0, kernel.Q4_0}
+
+func newUnit(t testing.TB, isa string, threads int) *decode.Unit {
+	t.Helper()
+	cpu, err := kernel.New(kernel.Options{ISA: isa, Threads: threads})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cpu.Close)
+	return decode.New(cpu)
+}
+
+// everyISA runs f for each instruction set of this machine.
+func everyISA(t *testing.T, f func(t *testing.T, u *decode.Unit)) {
+	for _, isa := range kernel.ISAs() {
+		t.Run(isa, func(t *testing.T) { f(t, newUnit(t, isa, 2)) })
+	}
+}
+
+func random(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+// pack packs columns [n][k].
+func pack(t testing.TB, u *decode.Unit, d kernel.DType, k, n int, w []float32) *decode.Matrix {
+	t.Helper()
+	m, err := u.Pack(d, k, n, encoded(d, k, w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Free)
+	return m
+}
+
+func encoded(d kernel.DType, k int, w []float32) decode.Columns {
+	enc, _ := blob.Named(d.String())
+	return func(_, lo, hi int) (cols [][]byte, _ error) {
+		for j := lo; j < hi; j++ {
+			cols = append(cols, blob.Encode(nil, enc, w[j*k:][:k]))
+		}
+		return cols, nil
+	}
+}
+
+// rounded is x as the operand of d holds it, in plain words.
+func rounded(d kernel.DType, x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		switch d {
+		case kernel.FP32:
+			y[i] = float64(v)
+		case kernel.BF16:
+			y[i] = float64(kernel.RoundBF16(v))
+		default:
+			var top float32
+			for _, o := range x[i/32*32:][:32] {
+				top = max(top, float32(math.Abs(float64(o))))
+			}
+			if top > 0 {
+				y[i] = math.RoundToEven(float64(v*(127/top))) * float64(top/127)
+			}
+		}
+	}
+	return y
+}
+
+// checkProduct compares a product of random values with sums in float64.
+func checkProduct(t *testing.T, u *decode.Unit, d kernel.DType, m, n, k int, seed uint64) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 1))
+	w, x := random(r, n*k), random(r, m*k)
+	bias, residual := random(r, n), random(r, m*n)
+	p := decode.Product{M: m, A: &decode.Operand{}, W: pack(t, u, d, k, n, w), C: make([]float32, m*n), LDC: n, Bias: bias, Residual: residual}
+	u.Shape(p.A, d, m, k)
+	for i := range m {
+		u.Set(p.A, i, x[i*k:][:k])
+	}
+	u.Multiply(&p)
+	col := make([]float32, k)
+	for j := range n {
+		p.W.Column(col, j)
+		for i := range m {
+			sum, size := 0.0, 1.0
+			for l, v := range rounded(d, x[i*k:][:k]) {
+				sum += v * float64(col[l])
+				size += math.Abs(v * float64(col[l]))
+			}
+			want := sum + float64(bias[j]) + float64(residual[i*n+j])
+			if got := float64(p.C[i*n+j]); !(math.Abs(got-want) <= 2e-6*size) {
+				t.Fatalf("%v, m %d n %d k %d: C[%d,%d] is %g, want %g", d, m, n, k, i, j, got, want)
+			}
+		}
+	}
+}
+
+// Products of every dtype, shape and instruction set.
+func TestMultiply(t *testing.T) {
+	everyISA(t, func(t *testing.T, u *decode.Unit) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for _, d := range dtypes {
+			for i := range 25 {
+				m, n, k := 1+i%14, 1+r.IntN(100), 1+r.IntN(90)
+				switch {
+				case i == 24:
+					m, n, k = 530, 40, 1056 // several blocks of rows and of the sum
+				case i > 20:
+					m = 1 + r.IntN(60)
+				}
+				if d == kernel.Q8_0 || d == kernel.Q4_0 {
+					k = (k + 31) / 32 * 32
+				}
+				checkProduct(t, u, d, m, n, k, uint64(i))
+			}
+		}
+	})
+}
+
+func FuzzMultiply(f *testing.F) {
+	f.Add(uint8(0), uint8(1), uint8(33), uint8(5), uint64(1))
+	f.Add(uint8(2), uint8(13), uint8(64), uint8(96), uint64(2))
+	var units []*decode.Unit
+	for _, isa := range kernel.ISAs() {
+		units = append(units, newUnit(f, isa, 2))
+	}
+	f.Fuzz(func(t *testing.T, dtype, m, n, k uint8, seed uint64) {
+		d, sum := dtypes[int(dtype)%len(dtypes)], int(k)+1
+		if d == kernel.Q8_0 || d == kernel.Q4_0 {
+			sum = (sum + 31) / 32 * 32
+		}
+		for _, u := range units {
+			checkProduct(t, u, d, int(m%40)+1, int(n)+1, sum, seed)
+		}
+	})
+}
+
+// A row's product is the same to the bit whatever rows are beside it, and on any
+// number of threads.
+func TestRowsAreAlone(t *testing.T) {
+	everyISA(t, func(t *testing.T, u *decode.Unit) {
+		one := newUnit(t, u.CPU().ISA(), 1)
+		r := rand.New(rand.NewPCG(3, 4))
+		const n, k, rows = 70, 832, 15
+		for _, d := range dtypes {
+			w, x := random(r, n*k), random(r, rows*k)
+			multiply := func(u *decode.Unit, x []float32) []float32 {
+				m := len(x) / k
+				p := decode.Product{M: m, A: &decode.Operand{}, W: pack(t, u, d, k, n, w), C: make([]float32, m*n), LDC: n, Act: kernel.ActGELUNew}
+				u.Shape(p.A, d, m, k)
+				u.EachRow(m, func(i int) { u.Set(p.A, i, x[i*k:][:k]) })
+				u.Multiply(&p)
+				return p.C
+			}
+			all := multiply(u, x)
+			for m := 1; m <= rows; m++ {
+				at := rows - m
+				if got := multiply(one, x[at*k:]); !slices.Equal(got, all[at*n:]) {
+					t.Errorf("%v: the last %d rows differ when they are alone", d, m)
+				}
+			}
+		}
+	})
+}
+
+// sequence is a text's keys, queries and values for one layer.
+type sequence struct {
+	c   decode.Cache
+	qkv []float32
+	n   int
+}
+
+func newSequence(r *rand.Rand, heads, dim, n int, d kernel.DType) *sequence {
+	return &sequence{decode.Cache{Layers: 2, Heads: heads, HeadDim: dim, DType: d}, random(r, n*3*heads*dim), n}
+}
+
+// attend reads the text in pieces of the given lengths.
+func (s *sequence) attend(u *decode.Unit, pieces ...int) []float32 {
+	width := s.c.Heads * s.c.HeadDim
+	var pages [][]uint32
+	for range (s.n + decode.PageRows - 1) / decode.PageRows {
+		pages = append(pages, make([]uint32, s.c.Words()))
+	}
+	out := make([]float32, s.n*width)
+	past := 0
+	for _, rows := range pieces {
+		u.Attend(&decode.Attention{
+			Cache: s.c, Layer: 1, QKV: s.qkv[past*3*width:], Out: out[past*width:],
+			Segments: []decode.Segment{{Pages: pages, Past: past, Rows: rows}},
+		})
+		past += rows
+	}
+	return out
+}
+
+// Attention is softmax(q·k/√d)·v over the tokens up to the row's own, and does
+// not depend on the pieces in which a text is read.
+func TestAttend(t *testing.T) {
+	everyISA(t, func(t *testing.T, u *decode.Unit) {
+		r := rand.New(rand.NewPCG(5, 6))
+		for _, d := range []kernel.DType{kernel.FP32, kernel.BF16} {
+			for _, dim := range []int{1, 7, 16, 33, 64} {
+				s := newSequence(r, 3, dim, 77, d)
+				whole := s.attend(u, s.n)
+				slack := 1e-5
+				if d == kernel.BF16 {
+					slack = 3e-2
+				}
+				for i, want := range s.plain() {
+					if math.Abs(float64(whole[i])-want) > slack {
+						t.Fatalf("%v, width %d, row %d: %g, want %g", d, dim, i/(3*dim), whole[i], want)
+					}
+				}
+				for _, pieces := range [][]int{slices.Repeat([]int{1}, s.n), {32, 45}, {1, 13, 2, 31, 30}} {
+					if !slices.Equal(s.attend(u, pieces...), whole) {
+						t.Errorf("%v, width %d: read in pieces of %v the result differs", d, dim, pieces)
+					}
+				}
+			}
+		}
+	})
+}
+
+// plain is attention in float64.
+func (s *sequence) plain() []float64 {
+	d, width := s.c.HeadDim, s.c.Heads*s.c.HeadDim
+	at := func(i, part, head int) []float32 { return s.qkv[(i*3+part)*width+head*d:][:d] }
+	out := make([]float64, s.n*width)
+	for i := range s.n {
+		for h := range s.c.Heads {
+			sum, o := 0.0, out[i*width+h*d:][:d]
+			for j := range i + 1 {
+				dot := 0.0
+				for l, q := range at(i, 0, h) {
+					dot += float64(q) * float64(at(j, 1, h)[l])
+				}
+				p := math.Exp(dot / math.Sqrt(float64(d)))
+				sum += p
+				for l, v := range at(j, 2, h) {
+					o[l] += p * float64(v)
+				}
+			}
+			for l := range o {
+				o[l] /= sum
+			}
+		}
+	}
+	return out
+}
+
+// Segments of different lengths and pasts attend together as they do alone.
+func TestSegmentsAreAlone(t *testing.T) {
+	u := newUnit(t, "", 2)
+	r := rand.New(rand.NewPCG(7, 8))
+	const heads, dim = 2, 16
+	const width = heads * dim
+	a, b := newSequence(r, heads, dim, 40, kernel.BF16), newSequence(r, heads, dim, 5, kernel.BF16)
+	wantA, wantB := a.attend(u, 40), b.attend(u, 5)
+	page := func() []uint32 { return make([]uint32, a.c.Words()) }
+	att := decode.Attention{
+		Cache: a.c, Layer: 1, QKV: slices.Concat(a.qkv, b.qkv), Out: make([]float32, 45*width),
+		Segments: []decode.Segment{
+			{Pages: [][]uint32{page(), page()}, Rows: 40, From: 39},
+			{Pages: [][]uint32{page()}, Row: 40, Rows: 5},
+		},
+	}
+	u.Attend(&att)
+	if !slices.Equal(att.Out[39*width:40*width], wantA[39*width:]) || !slices.Equal(att.Out[40*width:], wantB) {
+		t.Error("together they differ")
+	}
+	if slices.ContainsFunc(att.Out[:39*width], func(x float32) bool { return x != 0 }) {
+		t.Error("rows before From were computed")
+	}
+}
+
+// Weights that are no numbers are refused by their place; infinite activations
+// give NaN, not something plausible.
+func TestNotFinite(t *testing.T) {
+	everyISA(t, func(t *testing.T, u *decode.Unit) {
+		const n, k = 40, 64
+		for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0} {
+			for _, bad := range []float64{math.NaN(), math.Inf(1)} {
+				w := make([]float32, n*k)
+				w[37*k+33] = float32(bad)
+				if _, err := u.Pack(d, k, n, encoded(d, k, w)); err == nil || !strings.Contains(err.Error(), "column 37") {
+					t.Errorf("%v, %v: %v", d, bad, err)
+				}
+			}
+		}
+		for _, d := range dtypes {
+			m := pack(t, u, d, k, n, slices.Repeat([]float32{0.5}, n*k))
+			for _, bad := range []float64{math.NaN(), math.Inf(-1)} {
+				x := make([]float32, k)
+				x[40] = float32(bad)
+				p := decode.Product{M: 1, A: &decode.Operand{}, W: m, C: make([]float32, n), LDC: n}
+				u.Shape(p.A, d, 1, k)
+				u.Set(p.A, 0, x)
+				u.Multiply(&p)
+				if c := float64(p.C[3]); !math.IsNaN(c) && !math.IsInf(c, 0) {
+					t.Errorf("%v: %v times a weight is %v", d, bad, c)
+				}
+			}
+		}
+	})
+	u := newUnit(t, "", 1)
+	if _, err := u.Pack(kernel.Q8_0, 33, 1, nil); err == nil {
+		t.Error("a ragged block was packed")
+	}
+	if _, err := u.Pack(kernel.FP16, 32, 1, nil); err == nil {
+		t.Error("fp16 was packed")
+	}
+	broken := func(_, _, _ int) ([][]byte, error) { return nil, fmt.Errorf("broken") }
+	if _, err := u.Pack(kernel.FP32, 32, 100, broken); err == nil {
+		t.Error("an error of the source was lost")
+	}
+}

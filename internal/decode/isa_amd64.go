@@ -1,0 +1,49 @@
+package decode
+
+import "golang.org/x/sys/cpu"
+
+// findKernels returns what goes with an instruction set of package kernel.
+func findKernels(isa string) *kernels {
+	switch isa {
+	case "avx2":
+		return avx2Kernels()
+	case "avx512":
+		return avx512Kernels()
+	case "avx512bf16":
+		k := avx512Kernels()
+		k.bf16.tiles = []tile{
+			tileBF16x512_1, tileBF16x512_2, tileBF16x512_3, tileBF16x512_4, tileBF16x512_5, tileBF16x512_6,
+			tileBF16x512_7, tileBF16x512_8, tileBF16x512_9, tileBF16x512_10, tileBF16x512_11, tileBF16x512_12,
+		}
+		k.round = roundBF16AVX512
+		return k
+	}
+	return goKernels()
+}
+
+func avx2Kernels() *kernels {
+	return newKernels(
+		[]tile{tileF32x256_1, tileF32x256_2, tileF32x256_3},
+		[]tile{tileWiden256_1, tileWiden256_2},
+		[]tile{tileQ8x256_1},
+		[]tile{tileQ4x256_1},
+	)
+}
+
+func avx512Kernels() *kernels {
+	k := newKernels(
+		[]tile{
+			tileF32x512_1, tileF32x512_2, tileF32x512_3, tileF32x512_4, tileF32x512_5, tileF32x512_6,
+			tileF32x512_7, tileF32x512_8, tileF32x512_9, tileF32x512_10, tileF32x512_11, tileF32x512_12,
+		},
+		[]tile{tileWiden512_1, tileWiden512_2, tileWiden512_3, tileWiden512_4, tileWiden512_5, tileWiden512_6},
+		[]tile{tileQ8x256_1},
+		[]tile{tileQ4x256_1},
+	)
+	k.quantize = quantizeAVX512
+	if cpu.X86.HasAVX512VNNI {
+		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}
+		k.q4.tiles = []tile{tileQ4x512_1, tileQ4x512_2, tileQ4x512_3, tileQ4x512_4, tileQ4x512_5, tileQ4x512_6}
+	}
+	return k
+}

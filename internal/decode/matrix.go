@@ -1,0 +1,170 @@
+package decode
+
+import (
+	"fmt"
+	"math"
+	"sync"
+
+	"promptgen/internal/kernel"
+)
+
+// Matrix is weights [K, N], packed.
+type Matrix struct {
+	DType kernel.DType
+	K, N  int
+
+	f     *format
+	steps int
+	data  []byte // panels
+	free  func()
+}
+
+// Columns gives columns [lo,hi) of a matrix, at most 32, each encoded in the
+// matrix's dtype as GGUF does: float32, bf16, or blocks of an fp16 scale and 32
+// values in 8 or 4 bits. What it returns is used until its next call with the
+// same worker, and calls with different workers may run together.
+type Columns func(worker, lo, hi int) ([][]byte, error)
+
+// Pack lays out the weights of a matrix [k, n]. For quantized dtypes k must be
+// a multiple of 32. A value that is not finite is an error.
+func (u *Unit) Pack(d kernel.DType, k, n int, columns Columns) (*Matrix, error) {
+	m := &Matrix{DType: d, K: k, N: n, f: u.k.format(d)}
+	if d == kernel.FP16 {
+		return nil, fmt.Errorf("weights cannot be multiplied as %v", d)
+	}
+	if m.f.unit == blockLen && k%blockLen != 0 {
+		return nil, fmt.Errorf("rows of %d weights cannot be cut into the blocks of %d that %v has", k, blockLen, d)
+	}
+	m.steps = m.f.steps(k)
+	panels := (n + panelCols - 1) / panelCols
+	m.data, m.free = allocate(panels * m.steps * m.f.bStep)
+	var once sync.Once
+	var fail error
+	u.cpu.Each(panels, func(worker, p int) {
+		cols, err := columns(worker, p*panelCols, min((p+1)*panelCols, n))
+		if err == nil {
+			err = m.fill(u.panel(m, p), cols, p*panelCols)
+		}
+		if err != nil {
+			once.Do(func() { fail = err })
+		}
+	})
+	if fail != nil {
+		m.Free()
+		return nil, fail
+	}
+	return m, nil
+}
+
+// Free gives the memory back. The matrix must not be used any more.
+func (m *Matrix) Free() {
+	if m.free != nil {
+		m.free()
+	}
+	m.data, m.free = nil, nil
+}
+
+// Bytes is what the weights take, and what a product reads.
+func (m *Matrix) Bytes() int { return len(m.data) }
+
+func (u *Unit) panel(m *Matrix, p int) []byte {
+	size := m.steps * m.f.bStep
+	return m.data[p*size : (p+1)*size]
+}
+
+// fill packs columns, of which first is the number of the first, into a panel.
+func (m *Matrix) fill(panel []byte, cols [][]byte, first int) error {
+	for j, c := range cols {
+		if k, ok := m.finite(c); !ok {
+			return fmt.Errorf("value %d of column %d is not finite", k, first+j)
+		}
+		switch m.DType {
+		case kernel.FP32:
+			for s := range m.steps {
+				copy(panel[(s*panelCols+j)*4:][:4], c[4*s:])
+			}
+		case kernel.BF16:
+			c := c[:2*m.K]
+			for s := range m.K / 2 {
+				copy(panel[(s*panelCols+j)*4:][:4], c[4*s:])
+			}
+			if m.K%2 == 1 {
+				copy(panel[((m.steps-1)*panelCols+j)*4:][:2], c[2*m.K-2:])
+			}
+		default:
+			m.fillBlocks(panel, c, j)
+		}
+	}
+	return nil
+}
+
+// fillBlocks packs the quantized column j.
+func (m *Matrix) fillBlocks(panel, c []byte, j int) {
+	size, flip := 2+blockLen, uint32(0x80808080)
+	if m.DType == kernel.Q4_0 {
+		size, flip = 2+blockLen/2, 0
+	}
+	for s := range m.steps {
+		to, from := panel[s*m.f.bStep:][:m.f.bStep], c[s*size:][:size]
+		copy(to[2*j:][:2], from)
+		to, from = to[scaleBytes+4*j:], from[2:]
+		for w := 0; len(from) >= 4; w, from = w+1, from[4:] {
+			le.PutUint32(to[w*4*panelCols:], le.Uint32(from)^flip)
+		}
+	}
+}
+
+// finite looks at a column's numbers; for quantized ones those are the scales.
+func (m *Matrix) finite(c []byte) (k int, ok bool) {
+	const f32, bf16, f16 = 0x7f800000, 0x7f80, 0x7c00
+	switch m.DType {
+	case kernel.FP32:
+		for k := range m.K {
+			if le.Uint32(c[4*k:])&f32 == f32 {
+				return k, false
+			}
+		}
+	case kernel.BF16:
+		for k := range m.K {
+			if le.Uint16(c[2*k:])&bf16 == bf16 {
+				return k, false
+			}
+		}
+	default:
+		size := len(c) / m.steps
+		for s := range m.steps {
+			if le.Uint16(c[s*size:])&f16 == f16 {
+				return s * blockLen, false
+			}
+		}
+	}
+	return 0, true
+}
+
+// Column sets dst [K] to column j, as float32: what an embedding looks up in the
+// transposed table.
+func (m *Matrix) Column(dst []float32, j int) {
+	panel, c := m.data[j/panelCols*m.steps*m.f.bStep:], j%panelCols
+	switch m.DType {
+	case kernel.FP32:
+		for k := range dst {
+			dst[k] = math.Float32frombits(le.Uint32(panel[(k*panelCols+c)*4:]))
+		}
+	case kernel.BF16:
+		for k := range dst {
+			dst[k] = math.Float32frombits(uint32(le.Uint16(panel[(k/2*panelCols+c)*4+k%2*2:])) << 16)
+		}
+	case kernel.Q8_0:
+		for k := range dst {
+			b := panel[k/blockLen*q8Bytes:]
+			q := int(b[scaleBytes+(k%blockLen/4*panelCols+c)*4+k%4]) - q8Zero
+			dst[k] = half(le.Uint16(b[2*c:])) * float32(q)
+		}
+	case kernel.Q4_0:
+		for k := range dst {
+			b, i := panel[k/blockLen*q4Bytes:], k%blockLen
+			q := b[scaleBytes+(i%16/4*panelCols+c)*4+i%4] >> (i / 16 * 4) & 15
+			dst[k] = half(le.Uint16(b[2*c:])) * float32(int(q)-q4Zero)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package decode
+
+import (
+	"unsafe"
+
+	"promptgen/internal/kernel"
+)
+
+// Operand is rows of activations in the form that a format's products want.
+type Operand struct {
+	f      *format
+	zero   int // of the weights it meets
+	stride int // bytes between rows
+	data   []byte
+}
+
+// Shape prepares op for m rows of k values, which Set then gives.
+func (u *Unit) Shape(op *Operand, d kernel.DType, m, k int) {
+	op.f, op.zero = u.k.format(d), q8Zero
+	if d == kernel.Q4_0 {
+		op.zero = q4Zero
+	}
+	// Rows a power of two apart would fall into the same lines of the cache.
+	op.stride = roundUp(op.f.steps(k)*op.f.aStep, lineBytes) + lineBytes
+	if len(op.data) < m*op.stride {
+		op.data = aligned(m * op.stride)
+	}
+}
+
+// steps is the number of steps of k values, the last filled up with zeros.
+func (f *format) steps(k int) int { return (k + f.unit - 1) / f.unit }
+
+// Set converts x, a row of as many values as Shape was told. Rows may be set by
+// several threads together.
+func (u *Unit) Set(op *Operand, r int, x []float32) {
+	to := op.data[r*op.stride:][:op.f.steps(len(x))*op.f.aStep]
+	if op.f == &u.k.f32 {
+		copy(unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(to))), len(x)), x)
+		return
+	}
+	whole := len(x) / blockLen * blockLen
+	u.convert(op, to, x[:whole])
+	if rest := x[whole:]; len(rest) > 0 {
+		var pad [blockLen]float32
+		var end [lineBytes]byte
+		copy(pad[:], rest)
+		u.convert(op, end[:], pad[:])
+		copy(to[whole/op.f.unit*op.f.aStep:], end[:])
+	}
+}
+
+// convert does whole blocks.
+func (u *Unit) convert(op *Operand, to []byte, x []float32) {
+	switch {
+	case len(x) == 0:
+	case op.f == &u.k.bf16:
+		u.k.round(len(x), &x[0], &to[0])
+	default:
+		u.k.quantize(len(x)/blockLen, &x[0], &to[0], op.zero)
+	}
+}
+
+// at is where step s of row r lies.
+func (op *Operand) at(r, s int) *byte { return ptr(op.data, r*op.stride+s*op.f.aStep) }
+
+// ptr is the address of b[i], for the micro-kernels.
+func ptr(b []byte, i int) *byte {
+	return (*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i))
+}
+
+func floatPtr(s []float32, i int) *float32 {
+	return (*float32)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(s)), 4*i))
+}

@@ -1,0 +1,130 @@
+package decode
+
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+
+	"promptgen/internal/kernel"
+)
+
+// The micro-kernels in Go, one row each.
+
+var le = binary.LittleEndian
+
+// operands makes slices of a micro-kernel's arguments.
+func operands(k int, a *byte, aStep int, b *byte, bStep int, c *float32) (x, y []byte, sums []float32) {
+	return unsafe.Slice(a, k*aStep), unsafe.Slice(b, k*bStep), unsafe.Slice(c, panelCols)
+}
+
+func tileF32Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
+	x, y, sums := operands(k, a, 4, b, 4*panelCols, c)
+	if acc == 0 {
+		clear(sums)
+	}
+	for ; len(x) > 0; x, y = x[4:], y[4*panelCols:] {
+		v := math.Float32frombits(le.Uint32(x))
+		for j := range sums {
+			sums[j] += v * math.Float32frombits(le.Uint32(y[4*j:]))
+		}
+	}
+}
+
+func tileBF16Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
+	x, y, sums := operands(k, a, 4, b, 4*panelCols, c)
+	if acc == 0 {
+		clear(sums)
+	}
+	for ; len(x) > 0; x, y = x[4:], y[4*panelCols:] {
+		v0, v1 := pair(le.Uint32(x))
+		for j := range sums {
+			w0, w1 := pair(le.Uint32(y[4*j:]))
+			sums[j] += v0 * w0
+			sums[j] += v1 * w1
+		}
+	}
+}
+
+// pair widens two bf16.
+func pair(w uint32) (float32, float32) {
+	return math.Float32frombits(w << 16), math.Float32frombits(w &^ 0xffff)
+}
+
+func tileQ8Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
+	quantTile(k, a, b, q8Bytes, c, acc, func(y []byte, j, i int) int32 {
+		return int32(y[scaleBytes+(i/4*panelCols+j)*4+i%4])
+	})
+}
+
+func tileQ4Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
+	quantTile(k, a, b, q4Bytes, c, acc, func(y []byte, j, i int) int32 {
+		at := scaleBytes + (i%16/4*panelCols+j)*4 + i%4
+		return int32(y[at] >> (i / 16 * 4) & 15)
+	})
+}
+
+// quantTile multiplies quantized rows; weight is value i of column j of a block,
+// its zero added.
+func quantTile(k int, a, b *byte, bStep int, c *float32, acc int, weight func(y []byte, j, i int) int32) {
+	x, y, sums := operands(k, a, blockBytes, b, bStep, c)
+	if acc == 0 {
+		clear(sums)
+	}
+	for ; len(x) > 0; x, y = x[blockBytes:], y[bStep:] {
+		scale := math.Float32frombits(le.Uint32(x[blockScale:]))
+		offset := int32(le.Uint32(x[blockOffset:]))
+		for j := range sums {
+			dot := offset
+			for i := range blockLen {
+				dot += int32(int8(x[i])) * weight(y, j, i)
+			}
+			sums[j] += float32(dot) * (scale * half(le.Uint16(y[2*j:])))
+		}
+	}
+}
+
+// half widens an fp16.
+func half(h uint16) float32 {
+	sign, exp, frac := uint32(h&0x8000)<<16, uint32(h>>10&31), uint32(h&0x3ff)
+	switch exp {
+	case 0:
+		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
+	case 31:
+		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
+	}
+	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
+}
+
+// quantizeGo makes blocks of an operand: 32 values as multiples of their largest
+// magnitude's 127th part, and -zero times the sum of the multiples. NaN and
+// infinity make the scale so, and with it every product.
+func quantizeGo(blocks int, px *float32, pto *byte, zero int) {
+	x, to := unsafe.Slice(px, blocks*blockLen), unsafe.Slice(pto, blocks*blockBytes)
+	for ; len(x) > 0; x, to = x[blockLen:], to[blockBytes:] {
+		var top uint32 // among the bits as integers NaN is the largest
+		for _, v := range x[:blockLen] {
+			top = max(top, math.Float32bits(v)&0x7fffffff)
+		}
+		largest := math.Float32frombits(top)
+		inv := 127 / largest
+		sum := 0
+		for i, v := range x[:blockLen] {
+			q := 0
+			if p := v * inv; p == p {
+				q = int(max(-128, min(127, math.RoundToEven(float64(p)))))
+			}
+			to[i] = byte(int8(q))
+			sum += q
+		}
+		le.PutUint32(to[blockScale:], math.Float32bits(largest/127))
+		le.PutUint32(to[blockOffset:], uint32(int32(-zero*sum)))
+	}
+}
+
+// roundGo rounds n values to bf16.
+func roundGo(n int, px *float32, pto *byte) {
+	x, to := unsafe.Slice(px, n), unsafe.Slice(pto, 2*n)
+	for i, v := range x {
+		le.PutUint16(to[2*i:], uint16(math.Float32bits(kernel.RoundBF16(v))>>16))
+	}
+}

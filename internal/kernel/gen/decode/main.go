@@ -1,0 +1,46 @@
+// Command decode writes the assembly of package internal/decode: micro-kernels
+// that multiply a few rows of activations by a panel of 32 columns of packed
+// weights. See that package for the layouts.
+//
+//	cd internal/kernel/gen && go run ./decode -out ../../decode/kernels_amd64.s -stubs ../../decode/kernels_amd64.go -pkg decode
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	constants()
+	for m := 1; m <= 12; m++ {
+		floatTile("tileF32x512", zmm, m, fmaF32)
+		floatTile("tileBF16x512", zmm, m, dotBF16)
+	}
+	for m := 1; m <= 6; m++ {
+		floatTile("tileWiden512", zmm, m, widen)
+		quantTile("tileQ8x512", m, q8)
+		quantTile("tileQ4x512", m, q4)
+	}
+	for m := 1; m <= 3; m++ {
+		floatTile("tileF32x256", ymm, m, fmaF32)
+	}
+	for m := 1; m <= 2; m++ {
+		floatTile("tileWiden256", ymm, m, widen)
+	}
+	quantTileAVX2("tileQ8x256", q8)
+	quantTileAVX2("tileQ4x256", q4)
+	quantize()
+	roundBF16()
+	Generate()
+}
+
+var (
+	zmm = []VecPhysical{Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31}
+	ymm = []VecPhysical{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15}
+)
+
+func end() {
+	VZEROUPPER()
+	RET()
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+
+	"promptgen/internal/kernel/gen/evex"
+)
+
+// quantFormat is a quantized panel: for each block of 32 values of the sum 32
+// fp16 scales, then the values, groups of four side by side for each column. In
+// 4 bits group g+4 lies in the upper halves of group g's bytes.
+type quantFormat struct {
+	bytes int // of a block of a panel
+	bits  int
+}
+
+var (
+	q8 = quantFormat{64 + 32*32, 8}
+	q4 = quantFormat{64 + 32*16, 4}
+)
+
+// A block of a row of activations: 32 signed bytes, their scale (float32), and
+// what the products start from, minus the weights' zero times the bytes' sum.
+const (
+	blockBytes  = 40
+	blockScale  = 32
+	blockOffset = 36
+)
+
+// quantTile multiplies by VPDPBUSD, unsigned weights by signed activations: a
+// block's sum is exact, is then scaled and added to the float32 sum.
+func quantTile(name string, m int, q quantFormat) {
+	t := begin(name, zmm, m)
+	r := t.regs
+	sum, w := 2*m, 4*m // sums of the block; weights (2 or 4), later the scales
+	var nibbles VecPhysical
+	if q.bits == 4 {
+		nibbles = r[31]
+		VMOVUPS(lowNibbles, nibbles)
+	}
+	Label("block")
+	if m <= few {
+		for p := 0; p < q.bytes; p += 64 {
+			PREFETCHT0(Mem{Base: t.b, Disp: p + ahead})
+		}
+	}
+	for i := range m {
+		VPBROADCASTD(t.row(i, blockOffset), r[sum+2*i])
+		VMOVDQA64(r[sum+2*i], r[sum+2*i+1])
+	}
+	dot := func(g, wj, j int) { // group g of four values
+		for i := range m {
+			VPDPBUSD_BCST(t.row(i, 4*g), r[wj], r[sum+2*i+j])
+		}
+	}
+	for g := range q.bits { // of a group in 4 bits there are two in a register
+		for j := range 2 {
+			VMOVUPS(Mem{Base: t.b, Disp: 64 + (g*2+j)*64}, r[w+j])
+			if q.bits == 4 {
+				VPSRLW(U8(4), r[w+j], r[w+2+j])
+				VPANDD(nibbles, r[w+2+j], r[w+2+j])
+				VPANDD(nibbles, r[w+j], r[w+j])
+				dot(g+4, w+2+j, j)
+			}
+			dot(g, w+j, j)
+		}
+	}
+	for j := range 2 {
+		VCVTPH2PS(Mem{Base: t.b, Disp: 32 * j}, r[w+j])
+	}
+	for i := range m {
+		for j := range 2 {
+			s := r[sum+2*i+j]
+			VCVTDQ2PS(s, s)
+			VMULPS_BCST(t.row(i, blockScale), r[w+j], r[w+2])
+			VFMADD231PS(r[w+2], s, r[2*i+j])
+		}
+	}
+	t.advance(blockBytes, q.bytes)
+	DECQ(t.k)
+	JNZ(LabelRef("block"))
+	t.finish()
+}
+
+// quantTileAVX2 does one row without VPDPBUSD. Products of pairs are added in 16
+// bits, for which signed weights must give their sign to the activations.
+func quantTileAVX2(name string, q quantFormat) {
+	t := begin(name, ymm, 1)
+	r := t.regs
+	const sum, w, a, p, scale = 4, 8, 9, 10, 11
+	nibbles, ones, bias := r[13], r[14], r[15]
+	VMOVUPS(lowNibbles, nibbles)
+	VMOVUPS(wordOnes, ones)
+	VMOVUPS(signBits, bias)
+	Label("block")
+	for j := range 4 {
+		if q.bits == 8 {
+			VPXOR(r[sum+j], r[sum+j], r[sum+j])
+		} else {
+			VPBROADCASTD(t.row(0, blockOffset), r[sum+j])
+		}
+	}
+	for g := range 8 {
+		VPBROADCASTD(t.row(0, 4*g), r[a])
+		for j := range 4 {
+			if q.bits == 8 {
+				VPXOR(Mem{Base: t.b, Disp: 64 + g*128 + j*32}, bias, r[w])
+				VPSIGNB(r[w], r[a], r[p])
+				VPABSB(r[w], r[w])
+				VPMADDUBSW(r[p], r[w], r[p])
+			} else {
+				VMOVUPS(Mem{Base: t.b, Disp: 64 + g%4*128 + j*32}, r[w])
+				if g >= 4 {
+					VPSRLW(U8(4), r[w], r[w])
+				}
+				VPAND(nibbles, r[w], r[w])
+				VPMADDUBSW(r[a], r[w], r[p])
+			}
+			VPMADDWD(ones, r[p], r[p])
+			VPADDD(r[p], r[sum+j], r[sum+j])
+		}
+	}
+	VBROADCASTSS(t.row(0, blockScale), r[a])
+	for j := range 4 {
+		VCVTPH2PS(Mem{Base: t.b, Disp: 16 * j}, r[scale])
+		VMULPS(r[a], r[scale], r[scale])
+		VCVTDQ2PS(r[sum+j], r[sum+j])
+		VFMADD231PS(r[scale], r[sum+j], r[j])
+	}
+	t.advance(blockBytes, q.bytes)
+	DECQ(t.k)
+	JNZ(LabelRef("block"))
+	t.finish()
+}
+
+// quantize makes blocks of activations. The largest magnitude is found among
+// the bits as integers, so that NaN counts as the largest.
+func quantize() {
+	TEXT("quantizeAVX512", NOSPLIT, "func(blocks int, x *float32, to *byte, zero int)")
+	Pragma("noescape")
+	n, x, to := Load(Param("blocks"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
+	zero := GP64()
+	Load(Param("zero"), zero)
+	VMOVUPS(absolute, Z10)
+	VMOVSS(steps127, X11)
+	Label("block")
+	for i := range 2 {
+		VMOVUPS(Mem{Base: x, Disp: 64 * i}, zmm[i])
+		VPANDD(Z10, zmm[i], zmm[2+i])
+	}
+	foldInt(2, 3, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
+	VDIVSS(X11, X2, X4) // scale = max/127
+	VMOVSS(X4, Mem{Base: to, Disp: blockScale})
+	VDIVSS(X2, X11, X5) // 127/max
+	VBROADCASTSS(X5, Z5)
+	for i := range 2 {
+		VMULPS(Z5, zmm[i], zmm[i])
+		VCVTPS2DQ(zmm[i], zmm[i])
+		VPMOVSDB(zmm[i], Mem{Base: to, Disp: 16 * i})
+	}
+	foldInt(0, 1, func(a, b, dst Op) { VPADDD(a, b, dst) })
+	sum := GP64()
+	VMOVD(X0, sum.As32())
+	IMULL(zero.As32(), sum.As32())
+	NEGL(sum.As32())
+	MOVL(sum.As32(), Mem{Base: to, Disp: blockOffset})
+	ADDQ(U32(128), x)
+	ADDQ(U32(blockBytes), to)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	end()
+}
+
+// foldInt joins registers a and b and reduces them to a's lowest lane.
+func foldInt(a, b int, op func(a, b, dst Op)) {
+	x := []VecPhysical{X0, X1, X2, X3}
+	op(zmm[b], zmm[a], zmm[a])
+	VEXTRACTI64X4(U8(1), zmm[a], ymm[b])
+	op(ymm[b], ymm[a], ymm[a])
+	VEXTRACTI128(U8(1), ymm[a], x[b])
+	op(x[b], x[a], x[a])
+	VPSHUFD(U8(0x4e), x[a], x[b])
+	op(x[b], x[a], x[a])
+	VPSHUFD(U8(0xb1), x[a], x[b])
+	op(x[b], x[a], x[a])
+}
+
+// roundBF16 rounds n floats, a multiple of 32, to bf16.
+func roundBF16() {
+	TEXT("roundBF16AVX512", NOSPLIT, "func(n int, x *float32, to *byte)")
+	Pragma("noescape")
+	n, x, to := Load(Param("n"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
+	Label("more")
+	VMOVUPS(Mem{Base: x}, Z0)
+	VMOVUPS(Mem{Base: x, Disp: 64}, Z1)
+	evex.CvtBF16(2, 1, 0)
+	VMOVUPS(Z2, Mem{Base: to})
+	ADDQ(U32(128), x)
+	ADDQ(U32(64), to)
+	SUBQ(U32(32), n)
+	JNZ(LabelRef("more"))
+	end()
+}
+
+var upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127 Mem
+
+// constants, each filling 64 bytes.
+func constants() {
+	fill := func(name string, word uint32) Mem {
+		m := GLOBL(name, RODATA|NOPTR)
+		for i := range 16 {
+			DATA(4*i, U32(word))
+		}
+		return m
+	}
+	upperHalf = fill("upperHalf", 0xffff0000)
+	lowNibbles = fill("lowNibbles", 0x0f0f0f0f)
+	wordOnes = fill("wordOnes", 0x00010001)
+	signBits = fill("signBits", 0x80808080)
+	absolute = fill("absolute", 0x7fffffff)
+	steps127 = fill("steps127", 0x42fe0000)
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+
+	"promptgen/internal/kernel/gen/evex"
+)
+
+// panelBytes is one step of a panel of floats or of pairs of bf16: 32 columns.
+const panelBytes = 128
+
+const tileSignature = "func(k int, a *byte, lda int, b *byte, c *float32, ldc, acc int)"
+
+// tile is a micro-kernel: m rows of 32 columns, accumulated in registers
+// 0…m*nv-1, row by row.
+type tile struct {
+	regs      []VecPhysical
+	width     int // bytes of a register
+	m, nv     int
+	k, lda, b Register
+	rows      []Register // addresses of rows 0, 3, 6, 9
+}
+
+// begin declares the function and loads what all tiles need.
+func begin(name string, regs []VecPhysical, m int) *tile {
+	TEXT(fmt.Sprintf("%s_%d", name, m), NOSPLIT, tileSignature)
+	Pragma("noescape")
+	t := &tile{regs: regs, width: 64, m: m}
+	if len(regs) == 16 {
+		t.width = 32
+	}
+	t.nv = panelBytes / t.width
+	t.k, t.lda, t.b = Load(Param("k"), GP64()), Load(Param("lda"), GP64()), Load(Param("b"), GP64())
+	t.rows = []Register{Load(Param("a"), GP64())}
+	for len(t.rows)*3 < m {
+		r, last := GP64(), t.rows[len(t.rows)-1]
+		LEAQ(Mem{Base: last, Index: t.lda, Scale: 2}, r)
+		ADDQ(t.lda, r)
+		t.rows = append(t.rows, r)
+	}
+	t.output(func(i, j int, c Mem) { PREFETCHT0(c) }, 64)
+	acc := Load(Param("acc"), GP64())
+	TESTQ(acc, acc)
+	JZ(LabelRef("fresh"))
+	t.output(func(i, j int, c Mem) { VMOVUPS(c, t.regs[i*t.nv+j]) }, t.width)
+	JMP(LabelRef("begin"))
+	Label("fresh")
+	for i := range m * t.nv {
+		VXORPS(regs[i], regs[i], regs[i])
+	}
+	Label("begin")
+	return t
+}
+
+// output calls f for each piece of the tile of C.
+func (t *tile) output(f func(i, j int, c Mem), piece int) {
+	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+	for i := range t.m {
+		for j := range panelBytes / piece {
+			f(i, j, Mem{Base: c, Disp: j * piece})
+		}
+		if i < t.m-1 {
+			ADDQ(ldc, c)
+		}
+	}
+}
+
+// row is where row i of A lies.
+func (t *tile) row(i, disp int) Mem {
+	m := Mem{Base: t.rows[i/3], Disp: disp}
+	if i%3 > 0 {
+		m.Index, m.Scale = t.lda, uint8(i%3)
+	}
+	return m
+}
+
+// step advances to the next: a and b are the bytes of one.
+func (t *tile) advance(a, b int) {
+	for _, r := range t.rows {
+		ADDQ(U32(uint32(a)), r)
+	}
+	ADDQ(U32(uint32(b)), t.b)
+}
+
+func (t *tile) finish() {
+	t.output(func(i, j int, c Mem) { VMOVUPS(t.regs[i*t.nv+j], c) }, t.width)
+	end()
+}
+
+// ahead is how far before its use a weight is asked for. The processor's own
+// prefetching stops at the end of a page.
+const ahead = 2048
+
+// few is the number of rows up to which a tile waits for memory.
+const few = 6
+
+// floatTile multiplies fp32 values or pairs of bf16, one step of 4 bytes a row
+// and 128 bytes of B at a time.
+func floatTile(name string, regs []VecPhysical, m int, step func(t *tile, u int)) {
+	t := begin(name, regs, m)
+	unroll := 8
+	if m > 4 {
+		unroll = 4
+	}
+	CMPQ(t.k, Imm(uint64(unroll)))
+	JLT(LabelRef("tail"))
+	Label("loop")
+	for u := range unroll {
+		if m <= few {
+			PREFETCHT0(Mem{Base: t.b, Disp: u*panelBytes + ahead})
+			PREFETCHT0(Mem{Base: t.b, Disp: u*panelBytes + ahead + 64})
+		}
+		step(t, u)
+	}
+	t.advance(4*unroll, panelBytes*unroll)
+	SUBQ(Imm(uint64(unroll)), t.k)
+	CMPQ(t.k, Imm(uint64(unroll)))
+	JGE(LabelRef("loop"))
+	Label("tail")
+	TESTQ(t.k, t.k)
+	JZ(LabelRef("done"))
+	Label("single")
+	step(t, 0)
+	t.advance(4, panelBytes)
+	DECQ(t.k)
+	JNZ(LabelRef("single"))
+	Label("done")
+	t.finish()
+}
+
+// fmaF32 is a step of fp32.
+func fmaF32(t *tile, u int) {
+	free := t.m * t.nv
+	if t.width == 32 { // three rows leave one register for B
+		for i := range t.m {
+			VBROADCASTSS(t.row(i, 4*u), t.regs[free+1+i])
+		}
+		for j := range t.nv {
+			VMOVUPS(Mem{Base: t.b, Disp: u*panelBytes + j*t.width}, t.regs[free])
+			for i := range t.m {
+				VFMADD231PS(t.regs[free], t.regs[free+1+i], t.regs[i*t.nv+j])
+			}
+		}
+		return
+	}
+	t.wideStep(u, func(acc, a, b int) { VFMADD231PS(t.regs[b], t.regs[a], t.regs[acc]) })
+}
+
+// dotBF16 is a step of pairs of bf16.
+func dotBF16(t *tile, u int) { t.wideStep(u, evex.DPBF16) }
+
+func (t *tile) wideStep(u int, multiply func(acc, a, b int)) {
+	b := t.m * t.nv
+	for j := range t.nv {
+		VMOVUPS(Mem{Base: t.b, Disp: u*panelBytes + j*t.width}, t.regs[b+j])
+	}
+	spare := len(t.regs) - b - t.nv
+	for i := range t.m {
+		a := b + t.nv + i%spare
+		VBROADCASTSS(t.row(i, 4*u), t.regs[a])
+		for j := range t.nv {
+			multiply(i*t.nv+j, a, b+j)
+		}
+	}
+}
+
+// widen is a step of pairs of bf16 where there is no instruction for them: each
+// half is made a float32.
+func widen(t *tile, u int) {
+	r := t.regs
+	lo, hi, alo, ahi := t.m*t.nv, t.m*t.nv+1, t.m*t.nv+2, t.m*t.nv+3
+	if u == 0 {
+		VMOVUPS(upperHalf, r[len(r)-1])
+	}
+	mask := r[len(r)-1]
+	and := func(src, dst VecPhysical) {
+		if t.width == 64 {
+			VPANDD(mask, src, dst)
+		} else {
+			VPAND(mask, src, dst)
+		}
+	}
+	split := func(from Mem, lo, hi VecPhysical, load func(m Mem, r VecPhysical)) {
+		load(from, hi)
+		VPSLLD(Imm(16), hi, lo)
+		and(hi, hi)
+	}
+	for j := range t.nv {
+		split(Mem{Base: t.b, Disp: u*panelBytes + j*t.width}, r[lo], r[hi], func(m Mem, r VecPhysical) { VMOVUPS(m, r) })
+		for i := range t.m {
+			split(t.row(i, 4*u), r[alo], r[ahi], func(m Mem, r VecPhysical) { VBROADCASTSS(m, r) })
+			VFMADD231PS(r[lo], r[alo], r[i*t.nv+j])
+			VFMADD231PS(r[hi], r[ahi], r[i*t.nv+j])
+		}
+	}
+}
