@@ -95,12 +95,16 @@ func checkProduct(t *testing.T, u *decode.Unit, d kernel.DType, m, n, k int, see
 		u.Set(p.A, i, x[i*k:][:k])
 	}
 	u.Multiply(&p)
+	var rows [][]float64
+	for i := range m {
+		rows = append(rows, rounded(d, x[i*k:][:k]))
+	}
 	col := make([]float32, k)
 	for j := range n {
 		p.W.Column(col, j)
 		for i := range m {
 			sum, size := 0.0, 1.0
-			for l, v := range rounded(d, x[i*k:][:k]) {
+			for l, v := range rows[i] {
 				sum += v * float64(col[l])
 				size += math.Abs(v * float64(col[l]))
 			}
