@@ -12,6 +12,7 @@ type Head struct {
 	W       []float32 // [Vocab,Width]
 	Targets []int32   // [Rows]; -1: the row has no target, its loss is 0
 	Scale   float32   // of the gradient, which is that of Scale*sum(losses)
+	Smooth  float32   // label smoothing: the share of the target that all tokens divide among them
 	BF16    bool      // as in Gemm
 }
 
@@ -26,13 +27,16 @@ func (c *CPU) HeadLoss(h *Head, losses []float32) {
 }
 
 // HeadLossGrad computes the losses, dh [Rows,Width], which is overwritten, and
-// adds the gradient of W to dw [Vocab,Width].
+// adds the gradient of W to dw [Vocab,Width]; a nil dw is not wanted.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
 	h.chunks(func(lo, hi int) {
 		d := c.headChunk(h, losses, lo, hi, true)
 		c.Gemm(&Gemm{
 			M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16,
 		})
+		if dw == nil {
+			return
+		}
 		c.Gemm(&Gemm{
 			M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: true, KBlock: h.SeqLen,
 			A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16,
@@ -81,10 +85,37 @@ func (j *headJob) part(_ *worker, i int) {
 		return
 	}
 	top, logit := v.maximum(row), row[target]
+	if j.Smooth > 0 {
+		logit += j.Smooth * (mean(row) - logit) // of the smoothed target
+	}
 	sum := v.exp(row, row, 1, -top)
 	j.losses[j.lo+i] = top + float32(math.Log(float64(sum))) - logit
-	if j.grad {
-		v.scale(row, row, j.Scale/sum)
-		row[target] -= j.Scale
+	if !j.grad {
+		return
 	}
+	v.scale(row, row, j.Scale/sum)
+	row[target] -= (1 - j.Smooth) * j.Scale
+	if j.Smooth > 0 {
+		share := j.Smooth * j.Scale / float32(j.Vocab)
+		for k := range row {
+			row[k] -= share
+		}
+	}
+}
+
+// mean is the mean of a row of logits.
+func mean(row []float32) float32 {
+	var s [4]float64 // apart, so that the additions need not wait for each other
+	n := float64(len(row))
+	for len(row) >= 4 {
+		s[0] += float64(row[0])
+		s[1] += float64(row[1])
+		s[2] += float64(row[2])
+		s[3] += float64(row[3])
+		row = row[4:]
+	}
+	for i, x := range row {
+		s[i] += float64(x)
+	}
+	return float32((s[0] + s[1] + s[2] + s[3]) / n)
 }

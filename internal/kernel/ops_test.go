@@ -193,14 +193,19 @@ func TestHead(t *testing.T) {
 			for i := range h.Targets {
 				h.Targets[i] = int32(r.IntN(h.Vocab+1)) - 1
 			}
-			losses, wdh, wdw := ref.HeadLoss(f64(h.H), f64(h.W), h.Targets, h.Width, h.Vocab, 0.7)
-			got, dh, dw := make([]float32, h.Rows), normal(r, len(h.H), 0), make([]float32, len(h.W))
-			cpu.HeadLoss(&h, got)
-			near(t, "losses", got, losses, 1e-5)
-			cpu.HeadLossGrad(&h, got, dh, dw)
-			near(t, "losses", got, losses, 1e-5)
-			near(t, "dh", dh, wdh, 2e-5)
-			near(t, "dw", dw, wdw, 2e-5)
+			for _, smooth := range []float32{0, 0.125} {
+				h.Smooth = smooth
+				losses, wdh, wdw := ref.HeadLossSmooth(f64(h.H), f64(h.W), h.Targets, h.Width, h.Vocab, 0.7, float64(smooth))
+				got, dh, dw := make([]float32, h.Rows), normal(r, len(h.H), 0), make([]float32, len(h.W))
+				cpu.HeadLoss(&h, got)
+				near(t, "losses", got, losses, 1e-5)
+				cpu.HeadLossGrad(&h, got, dh, nil)
+				near(t, "dh alone", dh, wdh, 2e-5)
+				cpu.HeadLossGrad(&h, got, dh, dw)
+				near(t, "losses", got, losses, 1e-5)
+				near(t, "dh", dh, wdh, 2e-5)
+				near(t, "dw", dw, wdw, 2e-5)
+			}
 		}
 	})
 }

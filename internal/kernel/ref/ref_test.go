@@ -82,13 +82,15 @@ func TestHeadGradients(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	const width, vocab, scale = 4, 7, 0.3
 	h, w, targets := random(r, 5*width), random(r, vocab*width), []int32{3, -1, 0, 6, 6}
-	loss := func() float64 {
-		losses, _, _ := HeadLoss(h, w, targets, width, vocab, scale)
-		return scale * inner(losses, []float64{1, 1, 1, 1, 1})
+	for _, smooth := range []float64{0, 0.1} {
+		loss := func() float64 {
+			losses, _, _ := HeadLossSmooth(h, w, targets, width, vocab, scale, smooth)
+			return scale * inner(losses, []float64{1, 1, 1, 1, 1})
+		}
+		_, dh, dw := HeadLossSmooth(h, w, targets, width, vocab, scale, smooth)
+		checkGrad(t, "dh", h, dh, loss)
+		checkGrad(t, "dw", w, dw, loss)
 	}
-	_, dh, dw := HeadLoss(h, w, targets, width, vocab, scale)
-	checkGrad(t, "dh", h, dh, loss)
-	checkGrad(t, "dw", w, dw, loss)
 }
 
 func TestEmbedGradients(t *testing.T) {

@@ -5,6 +5,12 @@ import "math"
 // HeadLoss returns -log softmax(h·wᵀ)[r, targets[r]] for each row, 0 where the
 // target is negative, and the gradients of scale*sum(losses): dh and dw.
 func HeadLoss(h, w []float64, targets []int32, width, vocab int, scale float64) (losses, dh, dw []float64) {
+	return HeadLossSmooth(h, w, targets, width, vocab, scale, 0)
+}
+
+// HeadLossSmooth is HeadLoss against smoothed targets (Szegedy et al. 2016):
+// a share smooth of each is divided evenly among all tokens.
+func HeadLossSmooth(h, w []float64, targets []int32, width, vocab int, scale, smooth float64) (losses, dh, dw []float64) {
 	rows := len(targets)
 	losses = make([]float64, rows)
 	logits := Gemm(rows, vocab, width, false, true, h, w, nil)
@@ -14,18 +20,19 @@ func HeadLoss(h, w []float64, targets []int32, width, vocab int, scale float64) 
 			clear(row)
 			continue
 		}
-		top, sum := math.Inf(-1), 0.0
+		top, sum, mean := math.Inf(-1), 0.0, 0.0
 		for _, v := range row {
 			top = math.Max(top, v)
+			mean += v / float64(vocab)
 		}
 		for _, v := range row {
 			sum += math.Exp(v - top)
 		}
-		losses[r] = top + math.Log(sum) - row[target]
+		losses[r] = top + math.Log(sum) - (1-smooth)*row[target] - smooth*mean
 		for j, v := range row {
-			row[j] = scale * math.Exp(v-top) / sum
+			row[j] = scale * (math.Exp(v-top)/sum - smooth/float64(vocab))
 		}
-		row[target] -= scale
+		row[target] -= scale * (1 - smooth)
 	}
 	dh = Gemm(rows, width, vocab, false, false, logits, w, nil)
 	dw = Gemm(vocab, width, rows, true, false, logits, h, nil)
