@@ -22,6 +22,9 @@ type GraphOptions struct {
 	BF16        bool // operands of matrix products rounded to bfloat16
 	Recompute   Recompute
 	ForwardOnly bool // Eval and Logits only: no gradients, least memory
+	// LabelSmoothing is the share of each target that Step divides among all
+	// tokens; Eval's losses are not smoothed.
+	LabelSmoothing float32
 }
 
 func (o GraphOptions) withDefaults() GraphOptions {

@@ -137,6 +137,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		g.headArgs = kernel.Head{Rows: rows, Width: width, Vocab: c.VocabSize, SeqLen: g.opt.SeqLen,
 			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, BF16: g.opt.BF16}
 		if b.train {
+			g.headArgs.Smooth = g.opt.LabelSmoothing
 			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), g.rows(g.buf.s1, width), g.grads.Head)
 		} else {
 			g.cpu.HeadLoss(&g.headArgs, g.rows(g.buf.losses, 1))

@@ -51,7 +51,7 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 		if n, ok := p.(gorgonia.Namer); !ok || n.Name() != m.Name {
 			return fmt.Errorf("AdamW: parameter %d is not %s", i, m.Name)
 		}
-		w, g, err := slices(p)
+		w, g, err := weightAndGrad(p)
 		if err != nil {
 			return fmt.Errorf("AdamW: %s: %w", m.Name, err)
 		}
@@ -68,8 +68,8 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 	return nil
 }
 
-// slices are a parameter and its gradient as memory.
-func slices(p gorgonia.ValueGrad) (w, g []float32, err error) {
+// weightAndGrad are a parameter and its gradient as memory.
+func weightAndGrad(p gorgonia.ValueGrad) (w, g []float32, err error) {
 	grad, err := p.Grad()
 	if err != nil {
 		return nil, nil, err
@@ -89,7 +89,7 @@ func slices(p gorgonia.ValueGrad) (w, g []float32, err error) {
 func GradNorm(cpu *kernel.CPU, params []gorgonia.ValueGrad) (float64, error) {
 	var sum float64
 	for _, p := range params {
-		_, g, err := slices(p)
+		_, g, err := weightAndGrad(p)
 		if err != nil {
 			return 0, fmt.Errorf("gradient norm: %w", err)
 		}

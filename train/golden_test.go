@@ -70,7 +70,7 @@ func goldenTrajectory(t *testing.T, name string, skipKeyBias bool, set func(*tra
 		if d := math.Abs(norm - float64(want[1])); !(d <= 1e-4*max(1, norm)) {
 			t.Errorf("step %d: gradient norm %v, want %v", step, norm, want[1])
 		}
-		opt.LR = peak * train.Linear.Rate(step, warmup, steps)
+		opt.LR = peak * train.Linear.Rate(step, warmup, steps, 0)
 		if d := math.Abs(opt.LR - float64(want[2])); d > 1e-9 {
 			t.Fatalf("step %d: rate %v, want %v", step, opt.LR, want[2])
 		}

@@ -2,18 +2,12 @@ package train
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"time"
 
 	"promptgen/data"
-	"promptgen/internal/fault"
 	"promptgen/model"
 )
-
-// badStepsLimit is how many steps in a row may be skipped for a loss or a
-// gradient that is not a number before the run is given up.
-const badStepsLimit = 3
 
 // finalLossSteps is how many steps the reported final loss is the mean of.
 const finalLossSteps = 32
@@ -28,8 +22,11 @@ type place struct {
 
 	EvalDue bool `json:"eval_due,omitempty"` // the validation after the last step was interrupted
 
-	Losses  []float64 `json:"losses"`   // of the last steps, finalLossSteps at most
-	ValLoss *float64  `json:"val_loss"` // of the last validation
+	Losses  []float64 `json:"losses"`     // of the last steps, finalLossSteps at most
+	First   float64   `json:"first_loss"` // of the run
+	ValLoss *float64  `json:"val_loss"`   // of the last validation
+	Best    *float64  `json:"best"`       // lowest loss of a validation
+	Stale   int       `json:"stale"`      // validations since then
 }
 
 // epochs runs from the current place to the end of the plan.
@@ -41,7 +38,7 @@ func (t *trainer) epochs(ctx context.Context) error {
 	}
 	for !t.done() {
 		order := data.Order(t.sched.windows, t.o.Seed, t.at.Epoch)
-		for t.at.Position < len(order) && t.at.Step < t.sched.steps {
+		for t.at.Position < len(order) && t.at.Step < t.sched.steps && !t.stoppedEarly() {
 			if ctx.Err() != nil {
 				return t.interrupted(ctx)
 			}
@@ -72,7 +69,7 @@ func (t *trainer) step(windows []int32) error {
 	if err != nil {
 		return err
 	}
-	lr := t.o.LR * t.o.Schedule.Rate(t.at.Step, t.sched.warmup, t.sched.steps)
+	lr := t.o.LR * t.o.Schedule.Rate(t.at.Step, t.sched.warmup, t.sched.steps, t.o.floor())
 	targets := t.targetsOf(len(windows))
 	info := StepInfo{
 		Step: t.at.Step + 1, Steps: t.sched.steps, Epoch: t.at.Epoch + 1, Epochs: t.o.Epochs,
@@ -119,6 +116,9 @@ func (t *trainer) gradients(windows []int32) (float64, error) {
 			return 0, err
 		}
 		sum += loss
+		if !isFinite(loss) {
+			break // the step is skipped: what went wrong can still be looked at
+		}
 	}
 	return sum, nil
 }
@@ -137,47 +137,18 @@ func (t *trainer) targetsOf(windows int) int { return windows * (t.cfg.NCtx - 1)
 
 func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
-// report tells of a step, and gives up after too many bad ones.
+// report tells of a step, and ends a run that only spoils the model.
 func (t *trainer) report(info StepInfo) error {
 	info.Tokens = t.tokensSeen()
 	info.TokensPerSec = t.clock.recent()
-	info.PeakRSS = peakRSS()
+	info.PeakRSS = t.memory.read()
 	if info.Step%t.o.LogEvery == 0 || info.Step == t.sched.steps || info.Skipped {
-		if err := t.metrics.step(info); err != nil {
+		if err := t.metrics.Add(info.line()); err != nil {
 			return err
 		}
 	}
 	t.obs.Step(info)
-	if !info.Skipped {
-		return nil
-	}
-	first := t.firstBadTensor()
-	t.obs.Notice(fmt.Sprintf("step %d skipped: loss %v, gradient norm %v (first in %s)", info.Step, info.Loss, info.GradNorm, first))
-	if t.bad < badStepsLimit {
-		return nil
-	}
-	saved := "nothing was saved yet"
-	if t.lastSave != "" {
-		saved = "last good checkpoint: " + t.lastSave
-	}
-	return fault.With(fault.CodeFailed, fmt.Errorf("step %d: %d steps in a row had a loss or gradient that is not finite, first in %s; lower --lr; %s",
-		info.Step, t.bad, first, saved))
-}
-
-// firstBadTensor names the first weight, else the first gradient, that is not
-// finite.
-func (t *trainer) firstBadTensor() string {
-	for _, tensor := range t.params.Tensors {
-		if !isFinite(t.cpu.SumSquares(tensor.Data)) {
-			return "the weights of " + tensor.Name
-		}
-	}
-	for _, tensor := range t.graph.Grads().Tensors {
-		if !isFinite(t.cpu.SumSquares(tensor.Data)) {
-			return "the gradient of " + tensor.Name
-		}
-	}
-	return "the loss"
+	return t.guard(info)
 }
 
 // between does what is due between two steps within an epoch.
@@ -207,31 +178,13 @@ func (t *trainer) endEpoch(ctx context.Context) error {
 	}
 	t.at.Epoch++
 	t.at.Position = 0
+	if err := t.guardSave(); err != nil {
+		return err
+	}
 	if err := t.saveEpoch(ctx); err != nil {
 		return err
 	}
 	return t.saveState(ctx)
-}
-
-// validate measures the model on the held-out tokens, if there are any. An
-// interrupt ends it; the next start then does it first.
-func (t *trainer) validate(ctx context.Context) error {
-	if t.set.Val == nil || t.set.Val.Len() < 2 {
-		return nil
-	}
-	r, err := evaluate(ctx, t.graph, t.set.Val, t.sched.batch, t.cfg.NCtx)
-	if err != nil && ctx.Err() != nil {
-		t.at.EvalDue = t.at.Position < t.sched.windows // else the end of the epoch is due as a whole
-		return t.interrupted(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("validation: %w", err)
-	}
-	t.at.EvalDue = false
-	t.at.ValLoss = &r.Loss
-	info := ValidationInfo{Step: t.at.Step, Epoch: t.epochNow(), EvalResult: r}
-	t.obs.Validation(info)
-	return t.metrics.validation(info)
 }
 
 // epochNow is the epoch that the last step belonged to, from 1.

@@ -7,30 +7,38 @@ type Observer interface {
 	Step(StepInfo)
 	// Validation is called after every validation.
 	Validation(ValidationInfo)
+	// Sample is called with what the model made of a prompt at a validation.
+	Sample(SampleInfo)
 	// Saved is called when a model folder is complete and can be used.
 	Saved(dir string)
 	// Notice is a line worth the user's attention.
 	Notice(string)
 }
 
-// StepInfo describes one optimizer step. Its JSON is a line of metrics.jsonl.
+// StepInfo describes one optimizer step.
 type StepInfo struct {
 	Step, Steps   int     // from 1; of the whole run
 	Epoch, Epochs int     // likewise
 	Loss          float64 // nats a token, mean over the step's targets
 	LR            float64
-	GradNorm      float64 `json:"grad_norm"`      // before clipping
-	Tokens        int64   `json:"tokens"`         // seen since the start of the training
-	TokensPerSec  float64 `json:"tokens_per_s"`   // of late
-	PeakRSS       int64   `json:"peak_rss_bytes"` // of the process so far
+	GradNorm      float64 // before clipping
+	Tokens        int64   // seen since the start of the training
+	TokensPerSec  float64 // of late
+	PeakRSS       int64   // of the process so far
 	Skipped       bool    // loss or gradient not finite: no update was made
 }
 
-// ValidationInfo describes one validation. Its JSON is a line of metrics.jsonl.
+// ValidationInfo describes one validation.
 type ValidationInfo struct {
-	Step  int `json:"step"`
-	Epoch int `json:"epoch"`
+	Step, Epoch int
 	EvalResult
+	Best bool // the lowest loss so far
+}
+
+// SampleInfo is what the model made of a prompt.
+type SampleInfo struct {
+	Step, Epoch  int
+	Prompt, Text string // Text begins with Prompt
 }
 
 // Result describes a finished run; its JSON is that of `train --json`.
@@ -43,6 +51,10 @@ type Result struct {
 	PeakRSS      int64    `json:"peak_rss_bytes"`
 	Model        string   `json:"model"` // folder of the final model
 	Skipped      int      `json:"skipped_steps,omitempty"`
+
+	BestValLoss *float64 `json:"best_val_loss,omitempty"`
+	BestModel   string   `json:"best_model,omitempty"` // folder; empty without validation data
+	Stopped     bool     `json:"stopped_early,omitempty"`
 }
 
 // Silent is an Observer that ignores everything.
@@ -53,6 +65,9 @@ func (Silent) Step(StepInfo) {}
 
 // Validation implements Observer.
 func (Silent) Validation(ValidationInfo) {}
+
+// Sample implements Observer.
+func (Silent) Sample(SampleInfo) {}
 
 // Saved implements Observer.
 func (Silent) Saved(string) {}

@@ -29,9 +29,14 @@ type Options struct {
 	LR          float64 // peak learning rate, default 1.5e-4
 	WarmupSteps int     // -1: min(2000, a tenth of the steps)
 	Schedule    Schedule
+	MinLR       *float64 // rate that linear and cosine fall to; nil: the schedule's own
 	MaxGradNorm float64  // 0: no clipping; the commands' default is 1
 	WeightDecay float64  // on matrices only
-	Dropout     *float64 // nil: what Config says; else all three of Config's
+	DecayAll    bool     // on gains and biases as well
+	// LabelSmoothing is the share of each target that is divided among all tokens;
+	// the training loss then is that of the smoothed targets, validation's is not.
+	LabelSmoothing float64
+	Dropout        *float64 // nil: what Config says; else all three of Config's
 
 	DType kernel.DType // kernel.FP32, or kernel.BF16: operands of products rounded to bf16
 	// Recompute trades time for memory: what it keeps changes no number.
@@ -44,8 +49,12 @@ type Options struct {
 	EvalEvery int // steps between two validations; 0: at the end of each epoch
 	SaveEvery int // steps between two states for resuming; 0: at the end of each epoch
 
-	SaveInterval time.Duration // time between two states for resuming; 0: as SaveEvery says
-	KeepEpochs   int           // epoch models that are kept, the newest; 0: all
+	SaveInterval  time.Duration // time between two states for resuming; 0: as SaveEvery says
+	KeepEpochs    int           // epoch models that are kept, the newest; 0: all
+	EarlyStop     int           // stop after that many validations in a row without a lower loss; 0: never
+	SamplePrompts []string      // what the model goes on with at each validation
+	WriterDir     string        // of TensorBoard's files; empty: tensorboard/ in Out
+	Command       string        // the command line, for the report
 
 	MaxSteps int // stop after that many steps; 0: no limit
 }
@@ -85,6 +94,14 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// floor is the rate that the schedule ends at, as a share of the peak.
+func (o Options) floor() float64 {
+	if o.MinLR == nil || o.LR == 0 {
+		return o.Schedule.Floor()
+	}
+	return *o.MinLR / o.LR
+}
+
 // Validate lists every fault of the options at once (2); it does not look at
 // the data.
 func (o Options) Validate() error {
@@ -110,6 +127,7 @@ func (o Options) Validate() error {
 	atLeast("save-every", o.SaveEvery, 0)
 	atLeast("save-every", int(min(o.SaveInterval, 1)), 0)
 	atLeast("keep-epochs", o.KeepEpochs, 0)
+	atLeast("early-stop", o.EarlyStop, 0)
 	atLeast("threads", o.Threads, 0)
 	if o.BatchSize > 1<<16 || o.GradAccum > 1<<16 {
 		l.Addf("batch-size and grad-accum must be at most %d", 1<<16)
@@ -125,6 +143,10 @@ func (o Options) Validate() error {
 	between("lr", o.LR, 0, 1e6)
 	between("max-grad-norm", o.MaxGradNorm, 0, 1e9)
 	between("weight-decay", o.WeightDecay, 0, 1)
+	between("label-smoothing", o.LabelSmoothing, 0, 0.99)
+	if o.MinLR != nil {
+		between("min-lr", *o.MinLR, 0, o.LR)
+	}
 	if o.Dropout != nil {
 		between("dropout", *o.Dropout, 0, 0.999)
 	}

@@ -184,5 +184,5 @@ func (t *trainer) replan(st *checkpoint.State, was settings) {
 
 // done tells that nothing is left to do but to save the final model.
 func (t *trainer) done() bool {
-	return !t.at.EvalDue && (t.at.Epoch >= t.o.Epochs || t.at.Step >= t.sched.steps && t.at.Position < t.sched.windows)
+	return !t.at.EvalDue && (t.stoppedEarly() || t.at.Epoch >= t.o.Epochs || t.at.Step >= t.sched.steps && t.at.Position < t.sched.windows)
 }

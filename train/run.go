@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,12 +18,14 @@ import (
 	"promptgen/model"
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
+	"promptgen/train/runlog"
 )
 
 // The folders of a run, under Options.Out.
 const (
 	stateName = "state"       // states for resuming
 	finalName = "final_model" // the model after the last step
+	bestName  = "best_model"  // the model of the lowest validation loss
 )
 
 // EpochModel is the folder that the model is saved in after an epoch (from 1).
@@ -32,6 +35,9 @@ func EpochModel(out string, epoch int) string {
 
 // FinalModel is the folder of a finished run's model.
 func FinalModel(out string) string { return filepath.Join(out, finalName) }
+
+// BestModel is the folder of the model with the lowest validation loss.
+func BestModel(out string) string { return filepath.Join(out, bestName) }
 
 // trainer is a run in progress.
 type trainer struct {
@@ -49,13 +55,17 @@ type trainer struct {
 	params  *model.Params
 	graph   *model.Graph
 	opt     *AdamW
-	metrics *metricsLog
+	metrics *runlog.Log
+	memory  memoryGauge
+	sampler *sampler // nil: without prompts
 
 	at        place
 	lastSave  string    // newest model or state folder, for messages
 	lastState string    // newest state folder, likewise
 	savedAt   time.Time // when it was written
 	bad       int       // steps in a row that were skipped
+	spikeAt   int       // step of the last spike that was told
+	checked   int       // step of the last validation
 
 	ids, targets []int32 // of a micro-batch
 	clock        clock
@@ -215,12 +225,12 @@ func (t *trainer) start() error {
 	if err != nil {
 		return err
 	}
-	t.opt.WeightDecay = t.o.WeightDecay
+	t.opt.WeightDecay, t.opt.DecayAll = t.o.WeightDecay, t.o.DecayAll
 	var written []byte
 	if st != nil {
 		written = st.Metrics
 	}
-	t.metrics, err = openMetrics(t.o.Out, written)
+	t.metrics, err = runlog.Open(t.o.Out, runlog.Options{Events: t.o.WriterDir, Written: written})
 	return err
 }
 
@@ -231,8 +241,12 @@ func (t *trainer) prepare() (err error) {
 	t.graph, err = model.NewGraph(t.cpu, t.params, model.GraphOptions{
 		Batch: t.sched.batch, SeqLen: t.cfg.NCtx, Sequences: t.sched.step,
 		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
+		LabelSmoothing: float32(t.o.LabelSmoothing),
 	})
 	if err != nil {
+		return err
+	}
+	if err := t.startWatching(); err != nil {
 		return err
 	}
 	n := t.sched.batch * t.cfg.NCtx
@@ -285,6 +299,9 @@ func (t *trainer) initFrom(dir string) error {
 // finish saves the final model.
 func (t *trainer) finish(ctx context.Context) (*Result, error) {
 	dir := FinalModel(t.o.Out)
+	if err := t.guardSave(); err != nil {
+		return nil, err
+	}
 	if err := t.saveModel(ctx, dir); err != nil {
 		return nil, err
 	}
@@ -303,10 +320,15 @@ func (t *trainer) finished(ctx context.Context) (*Result, error) {
 }
 
 func (t *trainer) result() *Result {
-	return &Result{
+	r := &Result{
 		Steps: t.at.Step, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(), ValLoss: t.at.ValLoss,
 		TokensPerSec: t.clock.overall(), PeakRSS: peakRSS(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
+		BestValLoss: t.at.Best, Stopped: t.stoppedEarly(),
 	}
+	if t.at.Best != nil {
+		r.BestModel = BestModel(t.o.Out)
+	}
+	return r
 }
 
 // close releases what the run held, whatever became of it.
@@ -316,7 +338,7 @@ func (t *trainer) close() error {
 		err = t.graph.Close()
 	}
 	if t.metrics != nil {
-		t.metrics.close()
+		err = errors.Join(err, t.metrics.Close())
 	}
 	if t.cpu != nil {
 		t.cpu.Close()

@@ -18,6 +18,7 @@ import (
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
 	"promptgen/train"
+	"promptgen/train/runlog"
 )
 
 // writeTokens makes a folder of the original's token files, n tokens of a
@@ -61,6 +62,7 @@ func testOptions(t testing.TB, tokens int) train.Options {
 type recorder struct {
 	steps   []train.StepInfo
 	vals    []train.ValidationInfo
+	samples []train.SampleInfo
 	saved   []string
 	notices []string
 	onStep  func(train.StepInfo)
@@ -73,6 +75,7 @@ func (r *recorder) Step(s train.StepInfo) {
 	}
 }
 func (r *recorder) Validation(v train.ValidationInfo) { r.vals = append(r.vals, v) }
+func (r *recorder) Sample(s train.SampleInfo)         { r.samples = append(r.samples, s) }
 func (r *recorder) Saved(dir string)                  { r.saved = append(r.saved, filepath.Base(dir)) }
 func (r *recorder) Notice(s string)                   { r.notices = append(r.notices, s) }
 
@@ -114,8 +117,8 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-	var info train.StepInfo
-	if len(lines) != 6 || json.Unmarshal(lines[5], &info) != nil || info.Step != 6 || info.Loss != rec.steps[5].Loss {
+	var info runlog.Line
+	if len(lines) != 6 || json.Unmarshal(lines[5], &info) != nil || info.Step != 6 || *info.Loss != rec.steps[5].Loss {
 		t.Errorf("metrics.jsonl:\n%s", b)
 	}
 	if entries, _ := os.ReadDir(filepath.Join(o.Out, "state")); len(entries) == 0 {

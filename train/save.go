@@ -15,6 +15,7 @@ import (
 	"promptgen/model"
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
+	"promptgen/train/runlog"
 )
 
 // settings are the options that decide what a run computes. They are stored
@@ -30,6 +31,12 @@ type settings struct {
 	WeightDecay float64  `json:"weight_decay"`
 	DType       string   `json:"dtype"`
 	MaxSteps    int      `json:"max_steps"`
+
+	Floor     float64 `json:"lr_floor,omitempty"`
+	DecayAll  bool    `json:"decay_all,omitempty"`
+	Smoothing float64 `json:"label_smoothing,omitempty"`
+	EvalEvery int     `json:"eval_every,omitempty"` // with EarlyStop it decides where the run ends
+	EarlyStop int     `json:"early_stop,omitempty"`
 }
 
 // progress is what a state says in train's own form.
@@ -39,31 +46,31 @@ type progress struct {
 }
 
 func (t *trainer) settings() settings {
-	return settings{
+	s := settings{
+		Floor: t.o.floor(), DecayAll: t.o.DecayAll, Smoothing: t.o.LabelSmoothing, EarlyStop: t.o.EarlyStop,
 		Epochs: t.o.Epochs, Step: t.sched.step, Stride: t.o.Stride, LR: t.o.LR, Warmup: t.sched.warmup,
 		Schedule: t.o.Schedule, MaxGradNorm: t.o.MaxGradNorm, WeightDecay: t.o.WeightDecay,
 		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps,
 	}
+	if s.EarlyStop > 0 {
+		s.EvalEvery = t.o.EvalEvery
+	}
+	return s
 }
 
 // saveModel writes the model folder at dir, which can be used at once. The
 // steps are done and must not be lost: an interrupt does not stop it.
 func (t *trainer) saveModel(ctx context.Context, dir string) error {
-	m := checkpoint.New(t.params, t.vocab, tokenizer.Level(t.set.Manifest.Level), t.set.Manifest.LowerCase)
-	m.Meta.Compat = t.set.Manifest.Compat
+	m, err := t.asModel()
+	if err != nil {
+		return err
+	}
 	m.Meta.Training = &checkpoint.Training{
 		Steps: int64(t.at.Step), Epochs: t.at.Epoch, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(),
 		Seed: t.o.Seed, DType: t.o.DType.String(), DataHash: t.hash,
 	}
 	if t.at.ValLoss != nil {
 		m.Meta.Training.ValLoss = *t.at.ValLoss
-	}
-	if path := t.set.UserDictPath(); path != "" {
-		dict, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("user dictionary: %w", err)
-		}
-		m.UserDict = dict
 	}
 	if err := checkpoint.Save(context.WithoutCancel(ctx), dir, m); err != nil {
 		return err
@@ -90,13 +97,27 @@ func (t *trainer) saveEpoch(ctx context.Context) error {
 	return nil
 }
 
+// asModel is the model as it stands, with what is needed to read and write text.
+func (t *trainer) asModel() (*checkpoint.Model, error) {
+	m := checkpoint.New(t.params, t.vocab, tokenizer.Level(t.set.Manifest.Level), t.set.Manifest.LowerCase)
+	m.Meta.Compat = t.set.Manifest.Compat
+	if path := t.set.UserDictPath(); path != "" {
+		dict, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("user dictionary: %w", err)
+		}
+		m.UserDict = dict
+	}
+	return m, nil
+}
+
 // saveState writes what resuming needs.
 func (t *trainer) saveState(ctx context.Context) error {
 	own, err := json.Marshal(progress{t.settings(), t.at})
 	if err != nil {
 		return err
 	}
-	metrics, err := os.ReadFile(filepath.Join(t.o.Out, metricsName))
+	metrics, err := os.ReadFile(filepath.Join(t.o.Out, runlog.MetricsName))
 	if err != nil {
 		return err
 	}

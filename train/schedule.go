@@ -7,8 +7,8 @@ type Schedule string
 
 // The schedules. Each begins with a linear warm-up from 0 to the peak.
 const (
-	Linear   Schedule = "linear"   // falls linearly to 0 at the last step
-	Cosine   Schedule = "cosine"   // half a cosine, down to a tenth of the peak
+	Linear   Schedule = "linear"   // falls linearly to the floor, 0 by default, at the last step
+	Cosine   Schedule = "cosine"   // half a cosine, down to the floor, a tenth of the peak by default
 	Constant Schedule = "constant" // stays at the peak
 )
 
@@ -18,10 +18,20 @@ const cosineFloor = 0.1
 
 func (s Schedule) known() bool { return s == Linear || s == Cosine || s == Constant }
 
+// Floor is the rate that the schedule ends at unless told otherwise, as a share
+// of the peak.
+func (s Schedule) Floor() float64 {
+	if s == Cosine {
+		return cosineFloor
+	}
+	return 0
+}
+
 // Rate is the learning rate of a step (from 0) as a share of the peak, for a
-// run of total steps of which the first warmup warm up. The rate of step 0 is 0
-// if there is a warm-up, as in transformers' WarmupLinearSchedule.
-func (s Schedule) Rate(step, warmup, total int) float64 {
+// run of total steps of which the first warmup warm up; floor is the share that
+// it falls to. The rate of step 0 is 0 if there is a warm-up, as in
+// transformers' WarmupLinearSchedule.
+func (s Schedule) Rate(step, warmup, total int, floor float64) float64 {
 	if step < warmup {
 		return float64(step) / float64(max(1, warmup))
 	}
@@ -31,9 +41,9 @@ func (s Schedule) Rate(step, warmup, total int) float64 {
 	case Constant:
 		return 1
 	case Cosine:
-		return cosineFloor + (1-cosineFloor)*(1-math.Cos(math.Pi*left))/2
+		left = (1 - math.Cos(math.Pi*left)) / 2
 	}
-	return left
+	return floor + (1-floor)*left
 }
 
 // DefaultWarmup is the original's 2000 steps, but at most a tenth of the run.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type app struct {
 	env      environment
 	console  *ui.Console // set before a command runs
 	commands []*cli.Command
+	typed    string // the command line, as a shell would take it again
 }
 
 func newApp(s streams, environ []string) *app {
@@ -72,6 +74,7 @@ func (a *app) before(c *cli.Context) error {
 
 // run carries out one command line.
 func (a *app) run(ctx context.Context, args []string) error {
+	a.typed = a.commandLine(args)
 	canonical, err := a.canonical(args)
 	if err != nil {
 		return err
@@ -88,6 +91,33 @@ func (a *app) run(ctx context.Context, args []string) error {
 		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return fault.Usage("%w", err) },
 	}
 	return program.RunContext(ctx, append([]string{"promptgen"}, canonical...))
+}
+
+// commandLine is what to type to run the same again: the variables that stand
+// for flags, the program, its arguments.
+func (a *app) commandLine(args []string) string {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(a.env)) {
+		if v, ok := a.env.flagValue(name); ok {
+			words = append(words, envPrefix+name+"="+shellQuote(v))
+		}
+	}
+	words = append(words, a.name())
+	for _, arg := range args {
+		words = append(words, shellQuote(arg))
+	}
+	return strings.Join(words, " ")
+}
+
+// shellQuote writes a word so that a shell reads it as it is.
+func shellQuote(word string) string {
+	plain := func(r rune) bool {
+		return r > 127 || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_=./:,+@%", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // command finds a command by its name.

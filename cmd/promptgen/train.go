@@ -40,15 +40,20 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.Float64Flag{Name: "lr", Category: rate, Value: d.LR, Usage: "peak learning rate"},
 			&cli.IntFlag{Name: "warmup-steps", Aliases: []string{"warmup_steps"}, Category: rate, Value: -1, Usage: "steps until the peak (-1: a tenth of all, at most 2000)"},
 			&cli.StringFlag{Name: "schedule", Category: rate, Value: string(d.Schedule), Usage: "`linear`, cosine or constant after the warm-up"},
+			&cli.Float64Flag{Name: "min-lr", Category: rate, Usage: "rate that linear and cosine fall to (default: 0; cosine: a tenth of the peak)"},
 			&cli.Float64Flag{Name: "max-grad-norm", Aliases: []string{"max_grad_norm"}, Category: rate, Value: d.MaxGradNorm, Usage: "clip the gradient to this norm (0: do not)"},
 			&cli.Float64Flag{Name: "weight-decay", Category: rate, Value: d.WeightDecay, Usage: "decay of the matrices"},
+			&cli.BoolFlag{Name: "decay-all", Category: rate, Usage: "let gains and biases decay too"},
+			&cli.Float64Flag{Name: "label-smoothing", Category: rate, Usage: "share of each target that is divided among all tokens"},
 			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts (default: the config's)"},
 
 			&cli.IntFlag{Name: "log-every", Aliases: []string{"log_step"}, Category: files, Value: d.LogEvery, Usage: "steps between two lines of metrics.jsonl"},
 			&cli.IntFlag{Name: "eval-every", Category: files, Usage: "steps between two validations (0: after each epoch)"},
 			&cli.StringFlag{Name: "save-every", Category: files, Value: "0", Usage: "`STEPS`, or time such as 10m, between two states for resuming (0: after each epoch)"},
 			&cli.IntFlag{Name: "keep-epochs", Category: files, Usage: "keep the models of the last `N` epochs only (0: of all)"},
-			&cli.StringFlag{Name: "writer_dir", Category: files, Usage: "taken for the original's sake; the metrics are in the output folder's metrics.jsonl"},
+			&cli.IntFlag{Name: "early-stop", Category: files, Usage: "end after `N` validations in a row without a lower loss (0: never)"},
+			&cli.StringSliceFlag{Name: "sample-prompt", Category: files, Usage: "`TEXT` that the model goes on with at each validation, repeat for more"},
+			&cli.StringFlag{Name: "writer_dir", Category: files, Usage: "`FOLDER` for TensorBoard's files (default: tensorboard in the output folder)"},
 		},
 		Action: func(c *cli.Context) error {
 			o, err := a.trainOptions(c)
@@ -77,9 +82,6 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	if level := c.String("fp16_opt_level"); level != "" {
 		a.said("fp16_opt_level %s is taken, without effect", level)
 	}
-	if dir := c.String("writer_dir"); dir != "" {
-		a.said("writer_dir %s is taken, without effect: the metrics go to metrics.jsonl in the output folder", dir)
-	}
 	dtypeName := c.String("dtype")
 	if c.Bool("fp16") {
 		a.said("fp16: training with --dtype bf16")
@@ -106,6 +108,12 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		MaxGradNorm: c.Float64("max-grad-norm"), WeightDecay: c.Float64("weight-decay"),
 		DType: dt, Seed: c.Uint64("seed"), Threads: c.Int("threads"), ISA: a.env["ISA"],
 		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
+		DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
+		SamplePrompts: c.StringSlice("sample-prompt"), WriterDir: c.String("writer_dir"), Command: a.typed,
+	}
+	if c.IsSet("min-lr") {
+		rate := c.Float64("min-lr")
+		o.MinLR = &rate
 	}
 	o.SaveEvery, o.SaveInterval = saveEvery(&faults, c.String("save-every"))
 	if c.IsSet("dropout") {
@@ -145,6 +153,9 @@ func trainFacts(r *train.Result) []ui.Fact {
 	if r.ValLoss != nil {
 		facts = append(facts, ui.Fact{Name: "validation loss", Value: *r.ValLoss})
 	}
+	if r.BestValLoss != nil && *r.BestValLoss < *r.ValLoss {
+		facts = append(facts, ui.Fact{Name: "best", Value: fmt.Sprintf("%.6g in %s", *r.BestValLoss, r.BestModel)})
+	}
 	return append(facts,
 		ui.Fact{Name: "tokens/s", Value: fmt.Sprintf("%.0f", r.TokensPerSec)},
 		ui.Fact{Name: "peak memory", Value: ui.Bytes(r.PeakRSS)},
@@ -163,14 +174,16 @@ func (t *trainObserver) Step(s train.StepInfo) {
 	}
 	t.bar.Set(int64(s.Step), fmt.Sprintf("epoch %d/%d loss %.3f lr %.2e %.0f tokens/s %s",
 		s.Epoch, s.Epochs, s.Loss, s.LR, s.TokensPerSec, ui.Bytes(s.PeakRSS)))
-	if s.Skipped {
-		t.app.console.Warn(fmt.Sprintf("step %d: loss or gradient is not finite, no update", s.Step))
-	}
 }
 
 func (t *trainObserver) Validation(v train.ValidationInfo) {
 	t.app.console.Log.Info("validation", "epoch", v.Epoch, "step", v.Step,
-		"loss", fmt.Sprintf("%.4f", v.Loss), "perplexity", fmt.Sprintf("%.4g", v.Perplexity))
+		"loss", fmt.Sprintf("%.4f", v.Loss), "perplexity", fmt.Sprintf("%.4g", v.Perplexity),
+		"bits_per_char", fmt.Sprintf("%.4g", v.BitsPerChar), "best", v.Best)
+}
+
+func (t *trainObserver) Sample(s train.SampleInfo) {
+	t.app.console.Log.Info("sample", "epoch", s.Epoch, "step", s.Step, "text", s.Text)
 }
 
 func (t *trainObserver) Saved(dir string) { t.app.console.Log.Info("saved", "model", dir) }
