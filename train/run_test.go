@@ -126,9 +126,9 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// Documents held out are validated on after each epoch and when asked for; what
-// is told, written down and returned is what Evaluate says of the saved model.
-func TestRunValidates(t *testing.T) {
+// heldOutOptions are testOptions on characters of which a part is held out.
+func heldOutOptions(t testing.TB) train.Options {
+	t.Helper()
 	o := testOptions(t, 1)
 	words, text := []string{"[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]"}, ""
 	for i := range 600 {
@@ -154,6 +154,13 @@ func TestRunValidates(t *testing.T) {
 	if _, err := data.Tokenize(context.Background(), data.TokenizeOptions{Corpus: []string{corpus}, Out: o.Data, Tokenizer: tok, ValFraction: 0.3}); err != nil {
 		t.Fatal(err)
 	}
+	return o
+}
+
+// Documents held out are validated on after each epoch and when asked for; what
+// is told, written down and returned is what Evaluate says of the saved model.
+func TestRunValidates(t *testing.T) {
+	o := heldOutOptions(t)
 	o.BatchSize, o.EvalEvery = 2, 2
 	var rec recorder
 	res := mustRun(t, o, &rec)

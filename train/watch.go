@@ -2,16 +2,25 @@ package train
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"promptgen/generate"
+	"promptgen/internal/host"
 	"promptgen/internal/kernel"
+	"promptgen/model"
 	"promptgen/tokenizer"
 	"promptgen/train/runlog"
 )
 
 // startWatching readies what looks at the run besides its steps.
-func (t *trainer) startWatching() error {
+func (t *trainer) startWatching(ctx context.Context) error {
+	if err := t.learnFacts(ctx); err != nil {
+		return err
+	}
+	if err := t.describe(); err != nil {
+		return err
+	}
 	if len(t.o.SamplePrompts) == 0 {
 		return nil
 	}
@@ -25,6 +34,40 @@ func (t *trainer) startWatching() error {
 	}
 	t.sampler = &sampler{prompts: t.o.SamplePrompts, tok: tok, bos: m.BOS, eos: m.EOS, seed: t.o.Seed, dtype: t.o.DType}
 	return nil
+}
+
+// describe writes run.json: what this run is, and what repeats it.
+func (t *trainer) describe() error {
+	o, err := json.Marshal(t.o)
+	if err != nil {
+		return err
+	}
+	machine := host.ReadMachine()
+	machine.ISA, machine.Threads = t.cpu.ISA(), t.cpu.Threads()
+	t.described = &runlog.Run{
+		Command: t.o.Command, Options: o, Plan: t.planned(), Data: t.facts,
+		Program: host.ReadProgram(), Host: machine,
+	}
+	return runlog.WriteRun(t.o.Out, t.described)
+}
+
+// planned is what the run amounts to.
+func (t *trainer) planned() runlog.Plan {
+	p := runlog.Plan{
+		Parameters: t.cfg.NumParams(), Trained: t.cfg.NumParams(),
+		Windows: t.sched.windows, PerStep: t.sched.step, MicroBatch: t.sched.batch,
+		Steps: t.sched.steps, StepsEpoch: t.sched.perStep, Warmup: t.sched.warmup,
+	}
+	sizes := map[string]int64{}
+	for _, b := range model.Buffers(t.cfg, !t.params.HeadTied, t.graphOptions()) {
+		sizes[string(b.Part)] += 4 * int64(b.Len)
+	}
+	sizes["weights"], sizes["optimizer"] = 4*p.Parameters, 8*p.Trained
+	for _, name := range []string{"weights", string(model.Gradients), "optimizer", string(model.Activations), string(model.Workspace)} {
+		p.Parts = append(p.Parts, runlog.Part{Name: name, Bytes: sizes[name]})
+		p.Bytes += sizes[name]
+	}
+	return p
 }
 
 // validate measures the model on the held-out tokens, if there are any, keeps

@@ -1,32 +1,20 @@
 package main
 
 import (
-	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"promptgen/cmd/promptgen/ui"
+	"promptgen/internal/host"
 )
-
-// buildFacts are what this binary was built of.
-type buildFacts struct {
-	Version  string `json:"version"`
-	Revision string `json:"revision,omitempty"` // of the source, as git names it
-	Time     string `json:"time,omitempty"`     // of the revision
-	Modified bool   `json:"modified"`           // the source differed from the revision
-	Go       string `json:"go"`
-	Platform string `json:"platform"`
-	Gorgonia string `json:"gorgonia"`
-}
 
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "version",
 		Usage: "say what this program was built of",
 		Action: func(c *cli.Context) error {
-			b := readBuild()
+			b := host.ReadProgram()
 			if c.Bool("json") {
 				return a.console.JSON(b)
 			}
@@ -42,31 +30,4 @@ func (a *app) versionCommand() *cli.Command {
 			)
 		},
 	}
-}
-
-func readBuild() buildFacts {
-	b := buildFacts{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return b
-	}
-	if info.Main.Version != "" {
-		b.Version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			b.Revision = s.Value
-		case "vcs.time":
-			b.Time = s.Value
-		case "vcs.modified":
-			b.Modified = s.Value == "true"
-		}
-	}
-	for _, d := range info.Deps {
-		if d.Path == "gorgonia.org/gorgonia" {
-			b.Gorgonia = d.Version
-		}
-	}
-	return b
 }

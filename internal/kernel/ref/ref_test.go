@@ -124,3 +124,18 @@ func TestDropoutShare(t *testing.T) {
 		}
 	}
 }
+
+// Label smoothing must be PyTorch's: torch.nn.functional.cross_entropy(x, y,
+// label_smoothing=0.1, reduction='none') and its gradient, in float64.
+func TestLabelSmoothingAgainstPyTorch(t *testing.T) {
+	logits := []float64{1, -2, 0.5, 3, 0.25, 0, -1, 2}
+	one := []float64{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}
+	losses, dh, _ := HeadLossSmooth(logits, one, []int32{2, 0}, 4, 4, 1, 0.1)
+	got := append(losses, dh...)
+	for i, want := range []float64{2.689753447679352, 2.0504228225110754, 0.08555375036173923, -0.01949585287241633, -0.8579457608593886,
+		0.7918878633700657, -0.7971212618778818, 0.07459206138768881, 0.01163787188841494, 0.710891328601778} {
+		if math.Abs(got[i]-want) > 1e-12 {
+			t.Errorf("%d: %v, want %v", i, got[i], want)
+		}
+	}
+}
