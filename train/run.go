@@ -51,13 +51,15 @@ type trainer struct {
 	hash    string // of the tokens
 	sched   plan
 
-	cpu     *kernel.CPU
-	params  *model.Params
-	graph   *model.Graph
-	opt     *AdamW
-	metrics *runlog.Log
-	memory  memoryGauge
-	sampler *sampler // nil: without prompts
+	cpu       *kernel.CPU
+	params    *model.Params
+	graph     *model.Graph
+	opt       *AdamW
+	metrics   *runlog.Log
+	memory    memoryGauge
+	sampler   *sampler // nil: without prompts
+	facts     runlog.DataFacts
+	described *runlog.Run
 
 	at        place
 	lastSave  string    // newest model or state folder, for messages
@@ -123,7 +125,7 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 	if t.done() {
 		return t.finished(ctx)
 	}
-	if err := t.prepare(); err != nil {
+	if err := t.prepare(ctx); err != nil {
 		return nil, err
 	}
 	if err := t.epochs(ctx); err != nil {
@@ -235,18 +237,13 @@ func (t *trainer) start() error {
 }
 
 // prepare makes the graph and what else the steps need.
-func (t *trainer) prepare() (err error) {
+func (t *trainer) prepare(ctx context.Context) (err error) {
 	t.warnSpace()
 	t.savedAt = time.Now()
-	t.graph, err = model.NewGraph(t.cpu, t.params, model.GraphOptions{
-		Batch: t.sched.batch, SeqLen: t.cfg.NCtx, Sequences: t.sched.step,
-		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
-		LabelSmoothing: float32(t.o.LabelSmoothing),
-	})
-	if err != nil {
+	if t.graph, err = model.NewGraph(t.cpu, t.params, t.graphOptions()); err != nil {
 		return err
 	}
-	if err := t.startWatching(); err != nil {
+	if err := t.startWatching(ctx); err != nil {
 		return err
 	}
 	n := t.sched.batch * t.cfg.NCtx
@@ -255,6 +252,15 @@ func (t *trainer) prepare() (err error) {
 		t.obs.Notice(fmt.Sprintf("the warm-up (%d steps) is as long as the whole run (%d steps): the learning rate never reaches its peak", t.sched.warmup, t.sched.steps))
 	}
 	return nil
+}
+
+// graphOptions are what the graph's memory and arithmetic depend on.
+func (t *trainer) graphOptions() model.GraphOptions {
+	return model.GraphOptions{
+		Batch: t.sched.batch, SeqLen: t.cfg.NCtx, Sequences: t.sched.step,
+		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
+		LabelSmoothing: float32(t.o.LabelSmoothing),
+	}
 }
 
 // startAfresh draws the weights, or takes them from a model folder.
