@@ -125,7 +125,10 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 	if t.done() {
 		return t.finished(ctx)
 	}
-	if err := t.prepare(ctx); err != nil {
+	if err := t.prepare(); err != nil {
+		return nil, err
+	}
+	if err := t.startWatching(ctx); err != nil {
 		return nil, err
 	}
 	if err := t.epochs(ctx); err != nil {
@@ -237,13 +240,10 @@ func (t *trainer) start() error {
 }
 
 // prepare makes the graph and what else the steps need.
-func (t *trainer) prepare(ctx context.Context) (err error) {
+func (t *trainer) prepare() (err error) {
 	t.warnSpace()
 	t.savedAt = time.Now()
 	if t.graph, err = model.NewGraph(t.cpu, t.params, t.graphOptions()); err != nil {
-		return err
-	}
-	if err := t.startWatching(ctx); err != nil {
 		return err
 	}
 	n := t.sched.batch * t.cfg.NCtx
