@@ -57,34 +57,6 @@ func BenchmarkGemm(b *testing.B) {
 	}
 }
 
-func BenchmarkAttention(b *testing.B) {
-	for _, bf16 := range []bool{false, true} {
-		for _, drop := range []float32{0, 0.1} {
-			const batch, seqLen, heads, dim = 1, 1024, 12, 64
-			r := rng(1)
-			a := kernel.Attention{Batch: batch, SeqLen: seqLen, Heads: heads, HeadDim: dim, BF16: bf16, Dropout: kernel.Dropout{P: drop},
-				QKV: normal(r, batch*seqLen*3*heads*dim, 0), Out: make([]float32, batch*seqLen*heads*dim), LSE: make([]float32, batch*heads*seqLen)}
-			dqkv := make([]float32, len(a.QKV))
-			cpu := newCPU(b, "", 1)
-			// the causal half: two products forward, five backward
-			flops := 2 * float64(batch*heads*dim) * seqLen * (seqLen + 1) / 2
-			b.Run(fmt.Sprintf("forward/bf16=%v/drop=%g", bf16, drop), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					cpu.AttentionForward(&a)
-				}
-				b.ReportMetric(2*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-			b.Run(fmt.Sprintf("backward/bf16=%v/drop=%g", bf16, drop), func(b *testing.B) {
-				for b.Loop() {
-					cpu.AttentionBackward(&a, dqkv, a.Out)
-				}
-				b.ReportMetric(5*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
-		}
-	}
-}
-
 // Operations bound by memory report the bytes that they must touch.
 func BenchmarkRows(b *testing.B) {
 	const rows, width = 1024, 3072

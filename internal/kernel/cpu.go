@@ -49,7 +49,7 @@ type worker struct {
 	packedA buf // its block of A
 	packedB buf // its block of B, where it multiplies alone
 	tile    buf // one tile of C at a ragged edge
-	s, ds   buf // attention: scores and their gradients
+	attn    attnHead
 	row     buf
 	serial  gemmJob
 }

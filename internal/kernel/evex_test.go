@@ -23,7 +23,7 @@ func TestHandEncodedInstructions(t *testing.T) {
 	}
 	var code []byte
 	var want []string
-	for _, path := range []string{"kernels_amd64.s", "../decode/kernels_amd64.s"} {
+	for _, path := range []string{"kernels_amd64.s", "attention_amd64.s", "../decode/kernels_amd64.s"} {
 		source, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

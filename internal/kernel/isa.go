@@ -16,6 +16,8 @@ type isa struct {
 	bf16Wide tile
 	direct   tile // fp32, for few rows, where there is a runDirect
 	pack     packers
+	attn     attnCode
+	attnBF16 attnCode
 	peak     peakOf
 
 	vectors
@@ -62,5 +64,5 @@ func goISA() *isa {
 	f32 := tile{mr: 2, nr: 4, run: tileGo}
 	bf := f32
 	bf.round = true
-	return &isa{name: "go", tile: f32, wide: f32, bf16: bf, bf16Wide: bf, pack: goPackers(), vectors: goVectors(), peak: goPeak()}
+	return &isa{name: "go", tile: f32, wide: f32, bf16: bf, bf16Wide: bf, pack: goPackers(), attn: attnGo(false), attnBF16: attnGo(true), vectors: goVectors(), peak: goPeak()}
 }

@@ -63,6 +63,7 @@ func avx2ISA() *isa {
 	return &isa{
 		name: "avx2", direct: tile{mr: 4, nr: 24, runDirect: direct4x24}, tile: t, wide: t, bf16: rounding(t), bf16Wide: rounding(t), vectors: v,
 		pack: packers{copyRows: copyRowsBy(8, packCopyAVX2), turn: goPackers().turn},
+		attn: attnAVX2(false), attnBF16: attnAVX2(true),
 		peak: peakOf{flops: 12 * 8 * 2, fp32: peakAVX2, read: readAVX2},
 	}
 }
@@ -81,6 +82,7 @@ func avx512ISA() *isa {
 	return &isa{
 		name: "avx512", direct: tile{mr: 4, nr: 64, runDirect: direct4x64}, tile: t, wide: wide, bf16: rounding(t), bf16Wide: rounding(wide), vectors: v,
 		pack: packers{copyRows: copyRowsBy(16, packCopyAVX512), turn: turn16},
+		attn: attnAVX512(false), attnBF16: attnAVX512(true),
 		peak: peakOf{flops: 24 * 16 * 2, fp32: peakAVX512, read: readAVX512},
 	}
 }
@@ -91,6 +93,7 @@ func bf16ISA() *isa {
 	s.name = "avx512bf16"
 	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32}
 	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48}
+	s.attnBF16 = attnPairs()
 	s.peak.bf16 = peakBF16
 	return s
 }

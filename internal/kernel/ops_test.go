@@ -141,49 +141,6 @@ func TestDropoutAndEmbedding(t *testing.T) {
 	})
 }
 
-func TestAttention(t *testing.T) {
-	shapes := [][4]int{{1, 1, 1, 1}, {2, 5, 3, 7}, {1, 97, 2, 16}, {2, 130, 1, 64}, {1, 200, 2, 24}}
-	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
-		for _, s := range shapes {
-			for _, drop := range []float32{0, 0.2} {
-				r := rng(uint64(s[1]))
-				b, n, h, d := s[0], s[1], s[2], s[3]
-				const seq0 = 3
-				a := kernel.Attention{
-					Batch: b, SeqLen: n, Heads: h, HeadDim: d, QKV: normal(r, b*n*3*h*d, 1),
-					Out: make([]float32, b*n*h*d), LSE: make([]float32, b*h*n),
-					Dropout: kernel.Dropout{P: drop, Key: 5, Row0: seq0 * n},
-				}
-				want := ref.Attention{Batch: b, SeqLen: n, Heads: h, HeadDim: d, QKV: f64(a.QKV)}
-				want.Mask = ref.Mask(drop, 5, seq0*h*n, b*h*n, n)
-				out, lse := want.Forward()
-				cpu.AttentionForward(&a)
-				near(t, fmt.Sprint("out ", s), a.Out, out, 2e-5)
-				near(t, fmt.Sprint("lse ", s), a.LSE, lse, 1e-5)
-				dout, dqkv := normal(r, b*n*h*d, 1), normal(r, len(a.QKV), 1)
-				cpu.AttentionBackward(&a, dqkv, dout)
-				near(t, fmt.Sprint("dqkv ", s), dqkv, want.Backward(f64(dout)), 5e-5)
-			}
-		}
-	})
-}
-
-// bf16 attention differs from fp32 by the rounding of its operands.
-func TestAttentionBF16(t *testing.T) {
-	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
-		r := rng(2)
-		const n, h, d = 150, 2, 32
-		a := kernel.Attention{Batch: 1, SeqLen: n, Heads: h, HeadDim: d, QKV: normal(r, n*3*h*d, 0), Out: make([]float32, n*h*d), LSE: make([]float32, h*n), BF16: true}
-		want := ref.Attention{Batch: 1, SeqLen: n, Heads: h, HeadDim: d, QKV: f64(a.QKV)}
-		out, _ := want.Forward()
-		cpu.AttentionForward(&a)
-		near(t, "out", a.Out, out, 2e-2)
-		dout, dqkv := normal(r, n*h*d, 0), make([]float32, len(a.QKV))
-		cpu.AttentionBackward(&a, dqkv, dout)
-		near(t, "dqkv", dqkv, want.Backward(f64(dout)), 4e-2)
-	})
-}
-
 func TestHead(t *testing.T) {
 	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
 		for _, s := range [][4]int{{6, 8, 50, 3}, {40, 33, 301, 20}, {530, 5, 37, 530}, {600, 4, 20, 100}} {

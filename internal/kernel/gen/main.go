@@ -7,10 +7,27 @@
 // knows its registers and how to touch less than a whole one.
 package main
 
-import . "github.com/mmcloughlin/avo/build"
+import (
+	"flag"
+
+	. "github.com/mmcloughlin/avo/build"
+)
+
+var attention = flag.Bool("attention", false, "write the kernels of attention instead of all others")
 
 func main() {
+	flag.Parse()
 	ConstraintExpr("amd64")
+	if *attention {
+		attentionConstants()
+		for _, l := range []level{avx512, avx2} {
+			attentionProducts(l)
+			attentionPasses(l)
+			attentionRows(l)
+		}
+		Generate()
+		return
+	}
 	constants()
 
 	tileAVX512("tile12x32", 12, 2, false)

@@ -1,0 +1,63 @@
+package kernel
+
+import "unsafe"
+
+//go:generate go -C gen run . -attention -out ../attention_amd64.s -stubs ../attention_amd64.go -pkg kernel
+
+// The assembly finds fields at these offsets: a change of a struct must fail to
+// compile.
+var (
+	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.a)-24]
+	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.b)-48]
+	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.c)-72]
+	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.acc)-96]
+	_ = [1]int{}[unsafe.Offsetof(attnPass{}.lanes)-40]
+	_ = [1]int{}[unsafe.Offsetof(attnPass{}.masked)-56]
+	_ = [1]int{}[unsafe.Offsetof(attnPass{}.c)-64]
+	_ = [1]int{}[unsafe.Offsetof(attnPass{}.j)-80]
+	_ = [1]int{}[unsafe.Offsetof(attnLanes{}.keyA)-3*256]
+	_ = [1]int{}[unsafe.Offsetof(attnLanes{}.dot)-6*256]
+)
+
+func attnAVX2(round bool) attnCode {
+	return attnCode{
+		tile: tile{mr: 6, nr: 16, round: round}, block: 48,
+		rows:     product(attnRowsAVX2),
+		cols:     product(attnColsAVX2),
+		soft:     passes(attnSoftAVX2, attnSoftDropAVX2),
+		softBack: passes(attnSoftBackAVX2, attnSoftBackDropAVX2),
+		scale:    attnScaleAVX2, dots: attnDotsAVX2,
+	}
+}
+
+func attnAVX512(round bool) attnCode {
+	return attnCode{
+		tile: tile{mr: 8, nr: 32, round: round}, block: 64,
+		rows:     product(attnRowsAVX512),
+		cols:     product(attnColsAVX512),
+		soft:     passes(attnSoftAVX512, attnSoftDropAVX512),
+		softBack: passes(attnSoftBackAVX512, attnSoftBackDropAVX512),
+		scale:    attnScaleAVX512, dots: attnDotsAVX512, bf16: attnBF16,
+	}
+}
+
+// attnPairs is AVX-512 with products of pairs of bf16.
+func attnPairs() attnCode {
+	a := attnAVX512(false)
+	a.tile.pairs = true
+	a.rows, a.cols = product(attnRowsBF16), product(attnColsBF16)
+	a.soft = passes(attnSoftBF16, attnSoftDropBF16)
+	a.softBack = passes(attnSoftBackBF16, attnSoftBackDropBF16)
+	return a
+}
+
+func product(f func(p *byte)) func(*attnProduct) {
+	return func(p *attnProduct) { f((*byte)(unsafe.Pointer(p))) }
+}
+
+func passes(plain, drop func(p *byte)) [2]func(*attnPass) {
+	return [2]func(*attnPass){
+		func(p *attnPass) { plain((*byte)(unsafe.Pointer(p))) },
+		func(p *attnPass) { drop((*byte)(unsafe.Pointer(p))) },
+	}
+}
