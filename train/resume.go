@@ -53,7 +53,11 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	t.opt.M, t.opt.V, t.opt.Steps = t.fit(st.M), t.fit(st.V), t.at.Step-t.at.Skipped
 	t.replan(st, was.Settings)
 	t.lastSave, t.lastState = st.Dir, st.Dir
-	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), t.keepUpTo(st)); err != nil {
+	states := filepath.Join(t.o.Out, stateName)
+	if err := checkpoint.RemoveStates(states, t.keepUpTo(st)); err != nil {
+		return err
+	}
+	if err := checkpoint.PruneStates(states); err != nil {
 		return err
 	}
 	for _, d := range st.Damaged {

@@ -93,7 +93,7 @@ func SaveState(ctx context.Context, dir string, s *State) error {
 		return fmt.Errorf("saving the training state: %w", err)
 	}
 	s.Dir = to
-	return pruneStates(dir)
+	return PruneStates(dir)
 }
 
 func (s *State) writeTensors(w io.Writer) error {
@@ -109,8 +109,9 @@ func (s *State) writeTensors(w io.Writer) error {
 	return safetensors.Write(w, parts, map[string]string{"format": "pt"})
 }
 
-// pruneStates removes all but the newest states.
-func pruneStates(dir string) error {
+// PruneStates removes all but the two newest states, as every save does in the
+// end: one that was killed just before has left one more.
+func PruneStates(dir string) error {
 	names, err := stateDirs(dir)
 	if err != nil {
 		return err

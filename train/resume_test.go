@@ -1,0 +1,155 @@
+package train_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
+	"promptgen/train"
+)
+
+// stateOf are the bytes of the newest state in out: weights and both moments.
+func stateOf(t testing.TB, out string) []byte {
+	t.Helper()
+	states, err := filepath.Glob(filepath.Join(out, "state", "step-*", "state.safetensors"))
+	if err != nil || len(states) == 0 {
+		t.Fatalf("no state in %s: %v", out, err)
+	}
+	b, err := os.ReadFile(states[len(states)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A run stopped after any step and gone on with, with another number of threads,
+// takes the same steps to the same weights and moments as one that was not:
+// dropout on, both number formats.
+func TestResumeAnywhereToTheBit(t *testing.T) {
+	every := 1
+	if testing.Short() {
+		every = 6
+	}
+	for _, dtype := range []kernel.DType{kernel.FP32, kernel.BF16} {
+		o := testOptions(t, 16*20)
+		o.Epochs, o.DType, o.Threads = 7, dtype, 2 // 21 steps, three in an epoch
+		var straight recorder
+		mustRun(t, o, &straight)
+		wantWeights, wantState := weights(t, o.Out), stateOf(t, o.Out)
+		for k := 1; k <= 20; k += every {
+			o.Out = filepath.Join(t.TempDir(), "out")
+			ctx, cancel := context.WithCancel(context.Background())
+			first := recorder{onStep: func(s train.StepInfo) {
+				if s.Step == k {
+					cancel()
+				}
+			}}
+			o.Threads = 1
+			if _, err := train.Run(ctx, o, &first); fault.Code(err) != fault.CodeInterrupted {
+				t.Fatalf("stopped after step %d: %v", k, err)
+			}
+			var second recorder
+			o.Threads = 3
+			mustRun(t, o, &second)
+			if !bytes.Equal(weights(t, o.Out), wantWeights) || !bytes.Equal(stateOf(t, o.Out), wantState) {
+				t.Errorf("%v, stopped after step %d: other weights or moments", dtype, k)
+			}
+			steps := append(first.steps, second.steps...)
+			if len(first.steps) != k || len(steps) != len(straight.steps) {
+				t.Fatalf("%v, stopped after step %d: %d and %d steps of %d", dtype, k, len(first.steps), len(second.steps), len(straight.steps))
+			}
+			for i, s := range steps {
+				if w := straight.steps[i]; s.Step != w.Step || s.Loss != w.Loss || s.GradNorm != w.GradNorm || s.LR != w.LR {
+					t.Errorf("%v, stopped after step %d: step %+v, want %+v", dtype, k, s, w)
+				}
+			}
+		}
+	}
+}
+
+// A training that is killed again and again ends with the right weights, never
+// goes back behind a state that was complete, and leaves nothing lying about.
+// scripts/crash does the same to the program itself, at every system call.
+func TestKilled(t *testing.T) {
+	if dir := os.Getenv("TRAIN_AND_BE_KILLED"); dir != "" {
+		o := testOptions(t, 1)
+		o.Data, o.Vocab, o.Out = dir, filepath.Join(dir, "vocab.txt"), filepath.Join(dir, "out")
+		o.Epochs, o.SaveEvery, o.KeepEpochs = 4, 1, 1
+		if _, err := train.Run(context.Background(), o, train.Silent{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(fault.Code(err))
+		}
+		os.Exit(0)
+	}
+	o := testOptions(t, 16*40)
+	o.Epochs = 4
+	mustRun(t, o, train.Silent{})
+	want := weights(t, o.Out)
+	out := filepath.Join(o.Data, "out")
+	newest := func() string {
+		states, _ := filepath.Glob(filepath.Join(out, "state", "step-*"))
+		if len(states) == 0 {
+			return ""
+		}
+		return states[len(states)-1]
+	}
+	ended := false
+	for saves := 0; !ended; saves++ {
+		before := newest()
+		var errs bytes.Buffer
+		child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+		child.Env = append(os.Environ(), "TRAIN_AND_BE_KILLED="+o.Data)
+		child.Stderr = &errs
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		exited := make(chan error, 1)
+		go func() { exited <- child.Wait() }()
+		// The moment of the kill: some states further on, wherever the save stands.
+		for ; !ended && (newest() == before || saves%2 == 1 && !saving(out)); time.Sleep(200 * time.Microsecond) {
+			select {
+			case err := <-exited:
+				if err != nil {
+					t.Fatalf("a start after a kill: %v: %s", err, errs.String())
+				}
+				ended = true
+			default:
+			}
+		}
+		if !ended {
+			child.Process.Kill()
+			<-exited
+		}
+		if newest() < before {
+			t.Fatalf("%s was complete, and now %s is the newest", before, newest())
+		}
+	}
+	if !bytes.Equal(weights(t, out), want) {
+		t.Error("other weights than the undisturbed run")
+	}
+	for _, dir := range []string{out, filepath.Join(out, "state")} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") {
+				t.Errorf("left behind: %s", e.Name())
+			}
+		}
+	}
+}
+
+// saving tells that a half-built folder lies among the states.
+func saving(out string) bool {
+	half, _ := filepath.Glob(filepath.Join(out, "state", ".*.tmp-*"))
+	return len(half) > 0
+}
