@@ -1,6 +1,12 @@
 package model
 
-import "unsafe"
+import (
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"promptgen/internal/kernel"
+)
 
 // Part says what a buffer is for; the sums by part are what a memory plan shows.
 type Part string
@@ -13,14 +19,29 @@ const (
 	Workspace   Part = "workspace"   // used within one operation
 )
 
+// Phase is when a buffer is in use. Buffers of different phases lie over one
+// another: a sublayer's inside is never needed while another's is computed.
+type Phase uint8
+
+// The phases.
+const (
+	Always Phase = iota
+	InAttention
+	InMLP
+	InHead
+	phases
+)
+
 // Buffer is a row of the table of a graph's memory.
 type Buffer struct {
-	Name string
-	Part Part
-	Len  int // elements of 4 bytes (float32 or int32)
+	Name  string
+	Part  Part
+	Phase Phase
+	Len   int // elements of 4 bytes (float32, int32, or two bfloat16)
 
 	floats []*[]float32 // what is laid over it
 	ints   *[]int32
+	halves *[]uint16
 }
 
 // align is the multiple of elements that every buffer starts at: a cache line.
@@ -35,7 +56,14 @@ const (
 	// RecomputeSublayers keeps only the residual stream after each sublayer and
 	// computes the inside of a sublayer again in its backward pass.
 	RecomputeSublayers
+	// RecomputeLayers keeps only the residual stream after each layer.
+	RecomputeLayers
 )
+
+// String is the level's name in a plan.
+func (r Recompute) String() string {
+	return [...]string{"off", "sublayers", "layers"}[min(int(r), 2)]
+}
 
 // attnBuffers are the values inside an attention sublayer; rows are B*T.
 type attnBuffers struct {
@@ -45,6 +73,8 @@ type attnBuffers struct {
 	heads      []float32 // [rows, C] softmax(QK^T)V, heads side by side
 	lse        []float32 // [B*H*T] log of the softmax's sums
 	y          []float32 // [rows, C] the residual stream after the sublayer
+
+	norm16, qkv16 []uint16 // norm and qkv as kept under StoreBF16
 }
 
 // mlpBuffers are the values inside an MLP sublayer.
@@ -54,6 +84,8 @@ type mlpBuffers struct {
 	pre        []float32 // [rows, I] before the activation
 	act        []float32 // [rows, I] after it
 	y          []float32 // [rows, C]
+
+	norm16, act16 []uint16 // norm and act as kept under StoreBF16
 }
 
 // buffers are all the memory of a Graph.
@@ -75,116 +107,180 @@ type buffers struct {
 
 	dx     []float32 // [rows, C] the gradient of the residual stream, updated in place
 	s1, s2 []float32 // [rows, C]
-	wide   []float32 // [rows, max(3C, I)]
+	dqkv   []float32 // [rows, 3C]
+	logits []float32 // [chunk of rows, V]
 }
 
 // Buffers is the table of everything that a graph with these options
 // allocates, in the order in which it lies in memory.
 func Buffers(c Config, untied bool, o GraphOptions) []Buffer {
-	return new(buffers).table(c, untied, o.withDefaults())
+	return new(buffers).table(c, untied, o.withDefaults(c))
 }
 
 // table lists every buffer, its size, and the fields that it is for. It is the
 // only place that knows sizes: what NewGraph allocates and what a plan forecasts
 // are this table.
 func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
-	var t []Buffer
-	rows, width, inner, vocab := o.Batch*o.SeqLen, c.NEmbd, c.Inner(), c.VocabSize
-	add := func(p Part, name string, n int, dst ...*[]float32) {
-		t = append(t, Buffer{Name: name, Part: p, Len: n, floats: dst})
-	}
-	addInts := func(p Part, name string, n int, dst *[]int32) {
-		t = append(t, Buffer{Name: name, Part: p, Len: n, ints: dst})
-	}
-	// A value of every layer: one buffer each if it is kept until the backward
-	// pass, else one for all of them.
+	l := layout{o: o, layers: c.NLayer}
+	rows, width, vocab := o.Batch*o.SeqLen, c.NEmbd, c.VocabSize
 	b.attn, b.mlp = make([]attnBuffers, c.NLayer), make([]mlpBuffers, c.NLayer)
-	layers := func(kept bool, name string, n int, field func(l int) *[]float32) {
-		all := make([]*[]float32, c.NLayer)
-		for l := range all {
-			all[l] = field(l)
-		}
-		if !kept {
-			add(Workspace, name, n, all...)
-			return
-		}
-		for _, dst := range all {
-			add(Activations, name, n, dst)
-		}
-	}
 	backward := !o.ForwardOnly
-	inside := backward && o.Recompute == RecomputeOff
-
 	if backward {
 		n := 0
 		for _, s := range c.Tensors(untied) {
 			n += s.Len()
 		}
-		add(Gradients, "gradients", n, &b.grads)
+		l.add(Gradients, Always, "gradients", n, &b.grads)
 		slots := min(vocab, o.Sequences*o.SeqLen)
-		add(Gradients, "looked-up rows", slots*width, &b.lookup)
-		addInts(Workspace, "row of a token", vocab, &b.slotOf)
-		addInts(Workspace, "token of a row", slots, &b.slotID)
-		addInts(Workspace, "token rows", rows, &b.slots)
+		l.add(Gradients, Always, "looked-up rows", slots*width, &b.lookup)
+		l.addInts("row of a token", vocab, &b.slotOf)
+		l.addInts("token of a row", slots, &b.slotID)
+		l.addInts("token rows", rows, &b.slots)
 	}
-	addInts(Workspace, "token ids", rows, &b.ids)
-	addInts(Workspace, "targets", rows, &b.targets)
-
-	layers(backward, "attn mean", rows, func(l int) *[]float32 { return &b.attn[l].mean })
-	layers(backward, "attn rstd", rows, func(l int) *[]float32 { return &b.attn[l].rstd })
-	layers(inside, "attn norm", rows*width, func(l int) *[]float32 { return &b.attn[l].norm })
-	layers(inside, "attn qkv", rows*3*width, func(l int) *[]float32 { return &b.attn[l].qkv })
-	layers(inside, "attn heads", rows*width, func(l int) *[]float32 { return &b.attn[l].heads })
-	layers(inside, "attn lse", rows*c.NHead, func(l int) *[]float32 { return &b.attn[l].lse })
-	layers(backward, "attn out", rows*width, func(l int) *[]float32 { return &b.attn[l].y })
-	layers(backward, "mlp mean", rows, func(l int) *[]float32 { return &b.mlp[l].mean })
-	layers(backward, "mlp rstd", rows, func(l int) *[]float32 { return &b.mlp[l].rstd })
-	layers(inside, "mlp norm", rows*width, func(l int) *[]float32 { return &b.mlp[l].norm })
-	layers(inside, "mlp pre-activation", rows*inner, func(l int) *[]float32 { return &b.mlp[l].pre })
-	layers(inside, "mlp activation", rows*inner, func(l int) *[]float32 { return &b.mlp[l].act })
-	layers(backward, "mlp out", rows*width, func(l int) *[]float32 { return &b.mlp[l].y })
-	add(Activations, "embedding", rows*width, &b.embd)
-	add(Activations, "final mean", rows, &b.mean)
-	add(Activations, "final rstd", rows, &b.rstd)
-	add(Activations, "final norm", rows*width, &b.norm)
-	add(Activations, "losses", rows, &b.losses)
-
+	l.addInts("token ids", rows, &b.ids)
+	l.addInts("targets", rows, &b.targets)
+	b.sublayers(&l, c)
+	l.add(Activations, Always, "embedding", rows*width, &b.embd)
+	l.add(Activations, Always, "final mean", rows, &b.mean)
+	l.add(Activations, Always, "final rstd", rows, &b.rstd)
+	l.add(Activations, Always, "final norm", rows*width, &b.norm)
+	l.add(Activations, Always, "losses", rows, &b.losses)
+	l.add(Workspace, InHead, "logits", kernel.HeadRows(rows, o.SeqLen)*vocab, &b.logits)
 	if backward {
-		add(Workspace, "residual gradient", rows*width, &b.dx)
-		add(Workspace, "sublayer gradient 1", rows*width, &b.s1)
-		add(Workspace, "sublayer gradient 2", rows*width, &b.s2)
-		add(Workspace, "wide gradient", rows*max(3*width, inner), &b.wide)
+		l.add(Workspace, Always, "residual gradient", rows*width, &b.dx)
+		l.add(Workspace, Always, "sublayer gradient 1", rows*width, &b.s1)
+		l.add(Workspace, Always, "sublayer gradient 2", rows*width, &b.s2)
+		l.add(Workspace, InAttention, "qkv gradient", rows*3*width, &b.dqkv)
 	}
-	return t
+	return l.table
 }
 
-// Bytes is the memory of a table, alignment included.
-func Bytes(table []Buffer) int64 {
-	var n int64
-	for _, b := range table {
-		n += int64(b.padded())
+// sublayers lists the values of every layer.
+func (b *buffers) sublayers(l *layout, c Config) {
+	rows, width, inner := l.o.Batch*l.o.SeqLen, c.NEmbd, c.Inner()
+	all := func(int) bool { return !l.o.ForwardOnly }
+	inside := func(i int) bool { return all(i) && l.o.recompute(i) == RecomputeOff }
+	stream := func(i int) bool { return all(i) && l.o.recompute(i) != RecomputeLayers }
+	// With whole layers computed again, the attention's inside waits for its
+	// backward pass while the MLP's is at work.
+	attn := InAttention
+	if !l.o.ForwardOnly && l.o.Recompute == RecomputeLayers {
+		attn = Always
 	}
-	return 4 * n
+	l.values(all, Always, "attn mean", rows, func(i int) *[]float32 { return &b.attn[i].mean })
+	l.values(all, Always, "attn rstd", rows, func(i int) *[]float32 { return &b.attn[i].rstd })
+	l.operands(inside, attn, "attn norm", rows*width,
+		func(i int) (*[]float32, *[]uint16) { return &b.attn[i].norm, &b.attn[i].norm16 })
+	l.operands(inside, attn, "attn qkv", rows*3*width,
+		func(i int) (*[]float32, *[]uint16) { return &b.attn[i].qkv, &b.attn[i].qkv16 })
+	l.values(inside, attn, "attn heads", rows*width, func(i int) *[]float32 { return &b.attn[i].heads })
+	l.values(inside, attn, "attn lse", rows*c.NHead, func(i int) *[]float32 { return &b.attn[i].lse })
+	l.values(stream, Always, "attn out", rows*width, func(i int) *[]float32 { return &b.attn[i].y })
+	l.values(all, Always, "mlp mean", rows, func(i int) *[]float32 { return &b.mlp[i].mean })
+	l.values(all, Always, "mlp rstd", rows, func(i int) *[]float32 { return &b.mlp[i].rstd })
+	l.operands(inside, InMLP, "mlp norm", rows*width,
+		func(i int) (*[]float32, *[]uint16) { return &b.mlp[i].norm, &b.mlp[i].norm16 })
+	l.values(inside, InMLP, "mlp pre-activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].pre })
+	l.operands(inside, InMLP, "mlp activation", rows*inner,
+		func(i int) (*[]float32, *[]uint16) { return &b.mlp[i].act, &b.mlp[i].act16 })
+	l.values(all, Always, "mlp out", rows*width, func(i int) *[]float32 { return &b.mlp[i].y })
+}
+
+// layout builds a table.
+type layout struct {
+	o      GraphOptions
+	layers int
+	table  []Buffer
+}
+
+func (l *layout) add(p Part, phase Phase, name string, n int, dst ...*[]float32) {
+	l.table = append(l.table, Buffer{Name: name, Part: p, Phase: phase, Len: n, floats: dst})
+}
+
+func (l *layout) addInts(name string, n int, dst *[]int32) {
+	l.table = append(l.table, Buffer{Name: name, Part: Workspace, Len: n, ints: dst})
+}
+
+// values lays out a value of every layer: a buffer of its own in the layers
+// that keep it until the backward pass, one for all the others.
+func (l *layout) values(kept func(int) bool, phase Phase, name string, n int, field func(int) *[]float32) {
+	var shared []*[]float32
+	for i := range l.layers {
+		if kept(i) {
+			l.add(Activations, Always, name, n, field(i))
+		} else {
+			shared = append(shared, field(i))
+		}
+	}
+	if len(shared) > 0 {
+		l.add(Workspace, phase, name, n, shared...)
+	}
+}
+
+// operands are values that only bf16 products read: under StoreBF16 they are
+// kept in that format, and in float32 only while they are at work.
+func (l *layout) operands(kept func(int) bool, phase Phase, name string, n int, field func(int) (*[]float32, *[]uint16)) {
+	floats := func(i int) *[]float32 { f, _ := field(i); return f }
+	if !l.o.StoreBF16 {
+		l.values(kept, phase, name, n, floats)
+		return
+	}
+	l.values(func(int) bool { return false }, phase, name, n, floats)
+	for i := range l.layers {
+		if kept(i) {
+			_, h := field(i)
+			l.table = append(l.table, Buffer{Name: name + " bf16", Part: Activations, Len: (n + 1) / 2, halves: h})
+		}
+	}
+}
+
+// Bytes is the memory of a table: its buffers, aligned, those of different
+// phases over one another.
+func Bytes(table []Buffer) int64 {
+	var n [phases]int64
+	for _, b := range table {
+		n[b.Phase] += int64(b.padded())
+	}
+	return 4 * (n[Always] + slices.Max(n[Always+1:]))
 }
 
 func (b Buffer) padded() int { return (b.Len + align - 1) / align * align }
 
-// newBuffers allocates the table at once and lays the buffers over it.
-func newBuffers(c Config, untied bool, o GraphOptions) *buffers {
+// newBuffers lays the table over one piece of memory: that of the options, or
+// its own.
+func newBuffers(c Config, untied bool, o GraphOptions) (*buffers, error) {
 	b := new(buffers)
 	table := b.table(c, untied, o)
-	arena := make([]float32, Bytes(table)/4)
+	size := int(Bytes(table) / 4)
+	arena := o.Memory
+	if arena == nil {
+		arena = make([]float32, size)
+	}
+	if len(arena) < size {
+		return nil, fmt.Errorf("graph: %d bytes of memory given, %d needed", 4*len(arena), 4*size)
+	}
+	var next [phases]int
 	for _, r := range table {
-		mem := arena[:r.Len:r.Len]
-		arena = arena[r.padded():]
+		next[Always+1] += r.padded() * int(1-min(1, r.Phase))
+	}
+	for p := range next[Always+2:] {
+		next[int(Always)+2+p] = next[Always+1]
+	}
+	for _, r := range table {
+		at := next[r.Phase]
+		next[r.Phase] += r.padded()
+		mem := arena[at : at+r.Len : at+r.Len]
 		for _, dst := range r.floats {
 			*dst = mem
 		}
 		if r.ints != nil {
 			*r.ints = asInt32(mem)
 		}
+		if r.halves != nil {
+			*r.halves = unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(mem))), 2*len(mem))
+		}
 	}
-	return b
+	return b, nil
 }
 
 // asInt32 is the same memory as integers.

@@ -25,9 +25,31 @@ type GraphOptions struct {
 	// LabelSmoothing is the share of each target that Step divides among all
 	// tokens; Eval's losses are not smoothed.
 	LabelSmoothing float32
+
+	// RecomputeLast limits Recompute to the last so many layers; 0: all of them.
+	RecomputeLast int
+	// StoreBF16 keeps what only products of bfloat16 read in that format, which
+	// changes no number. It takes BF16.
+	StoreBF16 bool
+	// Memory is what the buffers are laid over, Bytes(Buffers(…))/4 floats that
+	// are zero; nil: memory of the graph's own.
+	Memory []float32
+
+	layers int // of the config
 }
 
-func (o GraphOptions) withDefaults() GraphOptions {
+// recompute is what layer l does.
+func (o GraphOptions) recompute(l int) Recompute {
+	if o.RecomputeLast > 0 && l < o.layers-o.RecomputeLast {
+		return RecomputeOff
+	}
+	return o.Recompute
+}
+
+func (o GraphOptions) withDefaults(c Config) GraphOptions {
+	o.layers = c.NLayer
+	o.StoreBF16 = o.StoreBF16 && o.BF16 && !o.ForwardOnly
+
 	if o.Sequences == 0 {
 		o.Sequences = o.Batch
 	}
@@ -62,6 +84,8 @@ type Graph struct {
 	valueGrads  []gorgonia.ValueGrad
 	slots       int // rows of buf.lookup in use
 
+	again []func() // [layers] the forward pass of a layer's attention, for RecomputeLayers
+
 	run run // what the operations are computing now
 
 	// Arguments of the kernels, kept here so that a step allocates none.
@@ -95,7 +119,7 @@ var errUpstream = errors.New("the gradient that arrives is not the residual stre
 
 // NewGraph allocates the buffers and builds the graph of p.
 func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
-	o = o.withDefaults()
+	o = o.withDefaults(p.Config)
 	l := p.Config.Faults()
 	if p.Config.VocabSize == 0 {
 		l.Addf("vocab_size is not set")
@@ -109,17 +133,18 @@ func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 	if err := l.Err("graph"); err != nil {
 		return nil, err
 	}
-	g := &Graph{cpu: cpu, cfg: p.Config, opt: o, p: p, loss: gorgonia.NewF32(0)}
+	g := &Graph{cpu: cpu, cfg: p.Config, opt: o, p: p, loss: gorgonia.NewF32(0), again: make([]func(), p.Config.NLayer)}
 	g.act = map[Activation]kernel.Act{GELUNew: kernel.ActGELUNew, GELU: kernel.ActGELU, ReLU: kernel.ActReLU}[p.Config.Act()]
-	g.buf = newBuffers(p.Config, !p.HeadTied, o)
+	var err error
+	if g.buf, err = newBuffers(p.Config, !p.HeadTied, o); err != nil {
+		return nil, err
+	}
 	if !o.ForwardOnly {
 		g.grads = ParamsOver(p.Config, !p.HeadTied, g.buf.grads)
-		var err error
 		if g.train, err = g.build(true); err != nil {
 			return nil, err
 		}
 	}
-	var err error
 	g.eval, err = g.build(false)
 	return g, err
 }

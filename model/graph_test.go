@@ -119,7 +119,8 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 }
 
 // Gradients do not depend, to the bit, on how the effective batch is cut, on
-// the number of threads, or on recomputing; dropout included.
+// the number of threads, on recomputing, or on what is kept in bf16; dropout
+// included.
 func TestStepIndependentOfMicroBatchThreadsAndRecompute(t *testing.T) {
 	c := tiny(0.15)
 	const seqs, seqLen = 8, 9
@@ -133,9 +134,15 @@ func TestStepIndependentOfMicroBatchThreadsAndRecompute(t *testing.T) {
 			for _, v := range []struct {
 				micro, threads int
 				recompute      model.Recompute
-			}{{8, 1, 0}, {1, 1, 0}, {8, 3, 0}, {3, 2, 0}, {5, 4, model.RecomputeSublayers}, {1, 2, model.RecomputeSublayers}} {
+				last           int
+				store          bool
+			}{
+				{8, 1, 0, 0, false}, {1, 1, 0, 0, false}, {8, 3, 0, 0, false}, {3, 2, 0, 0, true},
+				{5, 4, model.RecomputeSublayers, 0, false}, {1, 2, model.RecomputeSublayers, 1, true},
+				{8, 2, model.RecomputeLayers, 0, false}, {3, 1, model.RecomputeLayers, 1, true},
+			} {
 				g := newGraph(t, newCPU(t, v.threads), p, model.GraphOptions{
-					Batch: v.micro, Sequences: seqs, SeqLen: seqLen, BF16: bf16, Recompute: v.recompute})
+					Batch: v.micro, Sequences: seqs, SeqLen: seqLen, BF16: bf16, Recompute: v.recompute, RecomputeLast: v.last, StoreBF16: v.store})
 				loss := gradients(t, g, ids, seqLen, v.micro, key)
 				loss2 := gradients(t, g, ids, seqLen, v.micro, key) // nothing is left over from before
 				if loss != loss2 {
@@ -232,6 +239,12 @@ func TestBuffersTable(t *testing.T) {
 	all := model.Bytes(model.Buffers(c, false, o))
 	o.Recompute = model.RecomputeSublayers
 	less := model.Bytes(model.Buffers(c, false, o))
+	o.Recompute = model.RecomputeLayers
+	layers := model.Bytes(model.Buffers(model.Config{VocabSize: 37, NPositions: 9, NCtx: 9, NEmbd: 12, NHead: 3, NLayer: 40}, false, o))
+	o.Recompute = model.RecomputeSublayers
+	if more := model.Bytes(model.Buffers(model.Config{VocabSize: 37, NPositions: 9, NCtx: 9, NEmbd: 12, NHead: 3, NLayer: 40}, false, o)); layers >= more {
+		t.Errorf("recomputing layers takes %d bytes, sublayers %d", layers, more)
+	}
 	o.ForwardOnly = true
 	least := model.Bytes(model.Buffers(c, false, o))
 	if !(least < less && less < all) {

@@ -58,20 +58,31 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 		g.product(kernel.Gemm{M: rows, N: 3 * width, K: width, A: a.norm, B: p.AttnW, C: a.qkv, Bias: p.AttnB})
 		g.cpu.AttentionForward(g.attention(l))
 	}
-	forward := func() error {
+	whole := func() {
 		inside()
 		g.product(kernel.Gemm{M: g.run.rows, N: width, K: width, A: a.heads, B: p.ProjW, C: a.y,
 			Bias: p.ProjB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropAttnResidual)})
+	}
+	g.again[l] = whole
+	forward := func() error {
+		whole()
+		g.keep(a.norm16, a.norm, width)
+		g.keep(a.qkv16, a.qkv, 3*width)
 		return nil
 	}
 	backward := func() {
-		if g.opt.Recompute != RecomputeOff {
+		switch g.opt.recompute(l) {
+		case RecomputeOff:
+			g.fetch(a.norm, a.norm16, width)
+			g.fetch(a.qkv, a.qkv16, 3*width)
+		case RecomputeSublayers:
 			inside()
+		case RecomputeLayers: // the MLP's backward pass did
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropAttnResidual)
 		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, g.buf.s2, width, width)
-		dqkv := g.buf.wide[:rows*3*width]
+		dqkv := g.rows(g.buf.dqkv, 3*width)
 		g.cpu.AttentionBackward(g.attention(l), dqkv, g.rows(g.buf.s2, width))
 		g.linearBackward(a.norm, dqkv, p.AttnW, d.AttnW, d.AttnB, g.buf.s1, width, 3*width)
 		g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.s1, width),
@@ -96,17 +107,26 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	}
 	forward := func() error {
 		inside()
+		g.keep(m.norm16, m.norm, width)
+		g.keep(m.act16, m.act, inner)
 		g.product(kernel.Gemm{M: g.run.rows, N: width, K: inner, A: m.act, B: p.OutW, C: m.y,
 			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)})
 		return nil
 	}
 	backward := func() {
-		if g.opt.Recompute != RecomputeOff {
+		switch g.opt.recompute(l) {
+		case RecomputeOff:
+			g.fetch(m.norm, m.norm16, width)
+			g.fetch(m.act, m.act16, inner)
+		case RecomputeSublayers:
+			inside()
+		case RecomputeLayers:
+			g.again[l]()
 			inside()
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropMLPResidual)
-		dact := g.buf.wide[:rows*inner]
+		dact := g.rows(m.act, inner) // takes its place once the weight's gradient is done
 		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, dact, inner, width)
 		g.cpu.ActBackward(dact, dact, g.rows(m.pre, inner), g.act)
 		g.linearBackward(m.norm, dact, p.FcW, d.FcW, d.FcB, g.buf.s1, width, inner)
@@ -135,7 +155,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		g.cpu.LayerNormForward(g.buf.norm, g.buf.mean, g.buf.rstd, g.rows(xs, width), p.LNFGain, p.LNFBias,
 			rows, width, float32(c.LayerNormEpsilon))
 		g.headArgs = kernel.Head{Rows: rows, Width: width, Vocab: c.VocabSize, SeqLen: g.opt.SeqLen,
-			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, BF16: g.opt.BF16}
+			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, Logits: g.buf.logits, BF16: g.opt.BF16}
 		if b.train {
 			g.headArgs.Smooth = g.opt.LabelSmoothing
 			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), g.rows(g.buf.s1, width), g.grads.Head)
@@ -163,8 +183,23 @@ func (g *Graph) product(o kernel.Gemm) {
 	g.cpu.Gemm(&g.gemmArgs)
 }
 
+// keep stores an operand of bf16 products until the backward pass, where there
+// is room for it; evaluation needs none of it.
+func (g *Graph) keep(dst []uint16, src []float32, width int) {
+	if dst != nil && g.run.training {
+		g.cpu.PackBF16(dst[:g.run.rows*width], g.rows(src, width))
+	}
+}
+
+// fetch brings back what keep stored.
+func (g *Graph) fetch(dst []float32, src []uint16, width int) {
+	if src != nil {
+		g.cpu.UnpackBF16(g.rows(dst, width), src[:g.run.rows*width])
+	}
+}
+
 // linearBackward is the backward pass of y = x·W + b with W [in, out]: adds to
-// dW and db, overwrites dx [rows, in]. Sums over rows restart at every sequence.
+// dW and db, overwrites dx [rows, in], which may be x. Sums over rows restart at every sequence.
 func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int) {
 	rows, seq := g.run.rows, g.opt.SeqLen
 	g.cpu.BiasBackward(db, g.rows(dy, out), rows, out, seq)

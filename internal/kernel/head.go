@@ -14,12 +14,21 @@ type Head struct {
 	Scale   float32   // of the gradient, which is that of Scale*sum(losses)
 	Smooth  float32   // label smoothing: the share of the target that all tokens divide among them
 	BF16    bool      // as in Gemm
+
+	// Logits is memory for those of a chunk, [HeadRows(Rows, SeqLen), Vocab]; nil:
+	// the CPU's own.
+	Logits []float32
 }
 
 // headRows is the most rows in a chunk. Chunks of long sequences begin anew
 // with each sequence and short sequences are not cut, so that sums do not
 // depend on the batch.
 const headRows = 512
+
+// HeadRows is the number of rows in the largest chunk.
+func HeadRows(rows, seqLen int) int {
+	return min(rows, headRows, max(1, headRows/max(1, seqLen))*max(1, seqLen))
+}
 
 // HeadLoss computes losses[r] = -log softmax(H·Wᵀ)[r, Targets[r]].
 func (c *CPU) HeadLoss(h *Head, losses []float32) {
@@ -67,7 +76,11 @@ type headJob struct {
 // headChunk does rows [lo,hi) and returns the logits' gradient, or the
 // unnormalised probabilities if that is not wanted.
 func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, grad bool) []float32 {
-	logits := c.chunk.get((hi - lo) * h.Vocab)
+	logits := h.Logits
+	if logits == nil {
+		logits = c.chunk.get((hi - lo) * h.Vocab)
+	}
+	logits = logits[:(hi-lo)*h.Vocab]
 	c.Gemm(&Gemm{M: hi - lo, N: h.Vocab, K: h.Width, TransB: true, A: h.H[lo*h.Width:], B: h.W, C: logits, BF16: h.BF16})
 	c.headJob = headJob{*h, c, logits, losses, lo, grad}
 	c.pool.run(hi-lo, &c.headJob)
