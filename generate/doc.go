@@ -9,13 +9,20 @@
 //   - request.go: what can be asked for and what comes back
 //   - engine.go: the door; Generate hands a request over and waits for its text
 //   - scheduler.go: the loop of steps; who joins, who leaves, what is read next
+//   - share.go: who gets a place to write, and who gives one up
+//   - sequence.go, beam.go: a sample being written; a search with its texts
+//   - prefix.go: what the last prompts left in the cache
 //   - forward.go: one step of the model over the rows of several sequences
 //   - cache.go: keys and values of what was read, in pages that samples share
-//   - filter.go: which tokens may be drawn (temperature, top-k, top-p, min-p)
-//   - sampler.go: penalties, the random stream, the draw
+//   - rules.go: penalties and bans
+//   - filter.go: which tokens may be drawn (temperature, top-k, top-p, min-p, typical-p)
+//   - sampler.go: the random stream, the draw
 //   - text.go: tokens back to text, stop strings, the seam to the prompt
 //
-// A prompt is read once and its cache shared by all samples of the request. A
+// A prompt is read once and its cache shared by all samples of the request, and
+// by later prompts that begin like it. Pages are copied when one of their
+// readers writes to them. A request with more than its share of places gives
+// one up to a smaller one: its sample is paused, cache and all. A
 // sequence that reaches the model's n_ctx goes on: the last half of what it
 // has written is read again at the start of a fresh window.
 //

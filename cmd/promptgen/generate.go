@@ -1,11 +1,17 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,12 +26,11 @@ import (
 const promptLine = "请输入文本，回车退出: "
 
 func (a *app) generateCommand() *cli.Command {
-	d := generate.Defaults()
-	const text, sampling = "Prompts and output", "Sampling"
+	const text = "Prompts and output"
 	return &cli.Command{
 		Name:  "generate",
 		Usage: "let a model go on with prompts",
-		Flags: append([]cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			modelFlag(),
 			vocabFlag("vocabulary `FILE`, for a model folder without one"),
 			dtypeFlag("", inferenceTypes),
@@ -33,17 +38,9 @@ func (a *app) generateCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "prompt", Category: text, Usage: "`TEXT` to go on with, repeat for more (default: ask, or read one a line from a pipe)"},
 			&cli.StringFlag{Name: "prompts-file", Category: text, Usage: "`FILE` with one prompt a line"},
 			&cli.BoolFlag{Name: "jsonl", Category: text, Usage: "print one JSON object a line for each prompt, as soon as it is done"},
-			&cli.BoolFlag{Name: "stream", Category: text, Usage: "print the text while it is written"},
-			&cli.IntFlag{Name: "length", Category: sampling, Value: d.Length, Usage: "tokens to write at most"},
-			&cli.IntFlag{Name: "min-length", Category: sampling, Usage: "tokens before which a text does not end"},
-			&cli.IntFlag{Name: "samples", Category: sampling, Value: d.Samples, Usage: "texts for each prompt"},
-			&cli.Float64Flag{Name: "temperature", Category: sampling, Value: d.Temperature, Usage: "below 1: more of the same; above: more of the rare; 0: greedy"},
-			&cli.IntFlag{Name: "top-k", Category: sampling, Value: d.TopK, Usage: "draw from the `K` most probable tokens (0: all)"},
-			&cli.Float64Flag{Name: "top-p", Category: sampling, Usage: "draw from the most probable tokens that make up `P` together (0: all)"},
-			&cli.Float64Flag{Name: "repetition-penalty", Category: sampling, Value: d.RepetitionPenalty, Usage: "above 1: what was written becomes less probable"},
-			&cli.BoolFlag{Name: "greedy", Category: sampling, Usage: "always the most probable token"},
-			&cli.StringSliceFlag{Name: "stop", Category: sampling, Usage: "end before this `TEXT`, repeat for more"},
-		}, frameFlags()...),
+			&cli.IntFlag{Name: "logprobs", Category: text, Usage: "with --json or --jsonl: each token's log-probability, and the `N` most probable tokens beside it"},
+			&cli.BoolFlag{Name: "stream", Category: text, Usage: "print the first text of a prompt while it is written"},
+		}, samplingFlags(), frameFlags()),
 		Action: func(c *cli.Context) error {
 			req, err := a.request(c)
 			if err != nil {
@@ -58,38 +55,116 @@ func (a *app) generateCommand() *cli.Command {
 				return err
 			}
 			defer g.close()
-			out := a.printer(c)
-			one := func(prompt string) error {
-				r := req
-				r.Prompt = prompt
-				if !c.IsSet("seed") {
-					r.Seed = rand.Uint64()
-				}
-				return out.generate(c.Context, g.engine, r)
-			}
+			w := &writing{console: a.console, engine: g.engine, req: req, out: a.printer(c),
+				fixedSeed: c.IsSet("seed"), fixedSamples: c.IsSet("samples")}
 			switch {
 			case given:
-				for _, p := range prompts {
-					if err := one(p); err != nil {
-						return err
-					}
-				}
+				bar := a.console.Bar("generate", "prompts", int64(len(prompts)))
+				defer bar.Done()
+				err = w.all(c.Context, each(prompts), c.IsSet("prompts-file") && c.Bool("jsonl"), bar)
 			case ui.IsTerminal(a.in):
-				err = a.console.Ask(a.in, promptLine, one)
+				err = w.converse(c.Context, a.in)
 			default:
-				err = ui.Lines(a.in, func(line string) (bool, error) {
-					if strings.TrimSpace(line) == "" {
-						return true, nil
-					}
-					return true, one(line)
-				})
+				err = w.all(c.Context, func(yield func(string) bool) error { return promptLines(a.in, "standard input", yield) }, false, nil)
 			}
 			if err != nil {
 				return err
 			}
-			return out.end()
+			return w.out.end()
 		},
 	}
+}
+
+// writing answers prompts with one engine.
+type writing struct {
+	console *ui.Console
+	engine  *generate.Engine
+	out     *printer
+	req     generate.Request
+
+	fixedSeed, fixedSamples bool // the user has chosen them
+}
+
+// request is what is asked for a prompt.
+func (w *writing) request(prompt string) generate.Request {
+	r := w.req
+	r.Prompt = prompt
+	if !w.fixedSeed {
+		r.Seed = rand.Uint64()
+	}
+	if r.Beams > 0 && !w.fixedSamples {
+		r.Samples = min(r.Samples, r.Beams)
+	}
+	return r
+}
+
+// one answers a prompt.
+func (w *writing) one(ctx context.Context, prompt string) error {
+	r := w.request(prompt)
+	if w.out.stream {
+		r = w.out.streaming(r)
+	}
+	resp, err := w.engine.Generate(ctx, r)
+	if err != nil {
+		return err
+	}
+	return w.out.answer(prompt, resp)
+}
+
+// all answers the prompts, many at once unless their texts are streamed.
+func (w *writing) all(ctx context.Context, prompts func(yield func(string) bool) error, anyOrder bool, bar *ui.Bar) error {
+	done := int64(0)
+	progress := func() {
+		if done++; bar != nil {
+			bar.Set(done, "")
+		}
+	}
+	if w.out.stream {
+		var failed error
+		err := prompts(func(prompt string) bool {
+			failed = w.one(ctx, prompt)
+			progress()
+			return failed == nil
+		})
+		return cmp.Or(failed, err)
+	}
+	ask := func(ctx context.Context, prompt string) (*generate.Response, error) {
+		return w.engine.Generate(ctx, w.request(prompt))
+	}
+	return answerAll(ctx, prompts, !anyOrder, ask, func(q question) error {
+		defer progress()
+		return w.out.answer(q.prompt, q.resp)
+	})
+}
+
+// each hands out the strings of a list.
+func each(list []string) func(yield func(string) bool) error {
+	return func(yield func(string) bool) error {
+		for _, s := range list {
+			if !yield(s) {
+				break
+			}
+		}
+		return nil
+	}
+}
+
+// promptLines hands out the lines of in that are not blank.
+func promptLines(in io.Reader, name string, yield func(string) bool) error {
+	n := 0
+	err := ui.Lines(in, func(line string) (bool, error) {
+		if n++; n == 1 {
+			line = strings.TrimPrefix(line, "\ufeff")
+		}
+		if !utf8.ValidString(line) {
+			return false, fault.Usage("%s, line %d: not UTF-8; convert it first (iconv -f GB18030 -t UTF-8)", name, n)
+		}
+		return strings.TrimSpace(line) == "" || yield(line), nil
+	})
+	if errors.Is(err, bufio.ErrTooLong) {
+		return fault.Usage("%s, line %d: too long for a prompt", name, n+1)
+	}
+	return err
 }
 
 // frameFlags name the tokens that begin and end a text.
@@ -104,20 +179,26 @@ func frameFlags() []cli.Flag {
 func (a *app) request(c *cli.Context) (generate.Request, error) {
 	var faults fault.List
 	a.refuseDevice(&faults, c.String("device"))
-	r := generate.Request{
-		Length: c.Int("length"), MinLength: c.Int("min-length"), Samples: c.Int("samples"),
-		Temperature: c.Float64("temperature"), TopK: c.Int("top-k"), TopP: c.Float64("top-p"),
-		RepetitionPenalty: c.Float64("repetition-penalty"), Greedy: c.Bool("greedy"),
-		Stop: c.StringSlice("stop"), Seed: c.Uint64("seed"),
-	}
-	if c.Bool("stream") && (c.Bool("json") || c.Bool("jsonl")) {
+	r := samplingRequest(c)
+	r.Seed, r.TopLogProbs = c.Uint64("seed"), c.Int("logprobs")
+	asJSON := c.Bool("json") || c.Bool("jsonl")
+	switch {
+	case c.Bool("stream") && asJSON:
 		faults.Addf("--stream prints text: leave out --json and --jsonl")
+	case c.Bool("stream") && r.Beams > 0:
+		faults.Addf("a beam search knows its texts only at the end: leave out --stream")
+	case c.IsSet("logprobs") && !asJSON:
+		faults.Addf("--logprobs are part of the JSON: add --json or --jsonl")
 	}
 	if len(c.StringSlice("prompt")) > 0 && c.String("prompts-file") != "" {
 		faults.Addf("--prompt and --prompts-file: name one of them")
 	}
 	positive(&faults, c, "samples")
-	if err := r.Validate(); err != nil {
+	checked := r
+	if r.Beams > 0 && !c.IsSet("samples") {
+		checked.Samples = min(r.Samples, r.Beams)
+	}
+	if err := checked.Validate(); err != nil {
 		faults.Addf("%v", err)
 	}
 	return r, faults.Err("generate")
@@ -135,12 +216,13 @@ func promptsGiven(c *cli.Context) (prompts []string, given bool, err error) {
 		return nil, true, fault.Usage("--prompts-file: %w", err)
 	}
 	defer f.Close()
-	err = ui.Lines(f, func(line string) (bool, error) {
-		if strings.TrimSpace(line) != "" {
-			prompts = append(prompts, line)
-		}
-		return true, nil
+	err = promptLines(f, path, func(line string) bool {
+		prompts = append(prompts, line)
+		return true
 	})
+	if err == nil && len(prompts) == 0 {
+		err = fmt.Errorf("--prompts-file %s: no prompt is in it", path)
+	}
 	return prompts, true, fault.With(fault.CodeUsage, err)
 }
 
@@ -173,6 +255,7 @@ func (a *app) loadModel(c *cli.Context) (*checkpoint.Model, error) {
 // openGenerator loads the model that the flags name and makes it ready.
 func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *generator, err error) {
 	var faults fault.List
+	o.Name = c.String("model")
 	o.DType = dtype(&faults, c.String("dtype"), inferenceTypes)
 	if err := faults.Err(c.Command.Name); err != nil {
 		return nil, err
@@ -224,90 +307,9 @@ func frameToken(c *cli.Context, m *checkpoint.Model, flag string, own int32) (*i
 	}
 }
 
-// sampleJSON and promptJSON are the answer in JSON.
-type sampleJSON struct {
-	Text    string          `json:"text"`
-	Tokens  []int32         `json:"tokens"`
-	Finish  generate.Finish `json:"finish_reason"`
-	LogProb float64         `json:"logprob"`
-}
-
-type promptJSON struct {
-	Prompt  string       `json:"prompt"`
-	Samples []sampleJSON `json:"samples"`
-}
-
-// printer prints answers in the form asked for.
-type printer struct {
-	console             *ui.Console
-	json, jsonl, stream bool
-	all                 []promptJSON // for json: one document at the end
-}
-
 func (a *app) printer(c *cli.Context) *printer {
-	return &printer{console: a.console, json: c.Bool("json"), jsonl: c.Bool("jsonl"), stream: c.Bool("stream"), all: []promptJSON{}}
-}
-
-// generate answers one request and prints it.
-func (p *printer) generate(ctx context.Context, e *generate.Engine, r generate.Request) error {
-	if p.stream {
-		p.heading(r, 0)
-		fmt.Fprint(p.console.Out, r.Prompt)
-		r.OnToken = func(piece generate.Piece) {
-			if piece.Sample == 0 {
-				fmt.Fprint(p.console.Out, piece.Text)
-			}
-		}
+	return &printer{
+		console: a.console, json: c.Bool("json"), jsonl: c.Bool("jsonl"), stream: c.Bool("stream"),
+		logProbs: c.IsSet("logprobs"), all: []promptJSON{},
 	}
-	resp, err := e.Generate(ctx, r)
-	if err != nil {
-		return err
-	}
-	if p.json || p.jsonl {
-		return p.asJSON(r.Prompt, resp)
-	}
-	for i, s := range resp.Samples {
-		if p.stream && i == 0 {
-			fmt.Fprintln(p.console.Out)
-			continue
-		}
-		p.heading(r, i)
-		fmt.Fprintln(p.console.Out, s.Text)
-	}
-	return nil
-}
-
-// heading numbers the samples where there are several.
-func (p *printer) heading(r generate.Request, i int) {
-	if r.Samples > 1 {
-		fmt.Fprintf(p.console.Out, "[%d] ", i+1)
-	}
-}
-
-func (p *printer) asJSON(prompt string, resp *generate.Response) error {
-	answer := answerJSON(prompt, resp)
-	if p.jsonl {
-		return p.console.JSONLine(answer)
-	}
-	p.all = append(p.all, answer)
-	return nil
-}
-
-func answerJSON(prompt string, resp *generate.Response) promptJSON {
-	out := promptJSON{Prompt: prompt, Samples: []sampleJSON{}}
-	for _, s := range resp.Samples {
-		if s.Tokens == nil {
-			s.Tokens = []int32{} // [], not null
-		}
-		out.Samples = append(out.Samples, sampleJSON{s.Text, s.Tokens, s.Finish, s.LogProb})
-	}
-	return out
-}
-
-// end prints what was kept for one document.
-func (p *printer) end() error {
-	if !p.json || p.jsonl {
-		return nil
-	}
-	return p.console.JSON(p.all)
 }

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"promptgen/internal/fault"
@@ -52,18 +53,26 @@ func run(ctx context.Context, s streams, args, environ []string) (code int) {
 }
 
 // interruptible is a context that the first Ctrl-C or SIGTERM cancels, so that
-// work under way can be saved; the second ends the program at once.
+// work under way can be saved; the second ends the program at once. A command
+// may take Ctrl-C for itself (divertInterrupts).
 func interruptible() (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	d := &diversion{}
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), diversionKey{}, d))
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		if _, ok := <-signals; !ok {
-			return
-		}
-		cancel()
-		if _, ok := <-signals; ok {
-			os.Exit(fault.CodeInterrupted)
+		for got := 0; ; {
+			s, ok := <-signals
+			switch {
+			case !ok:
+				return
+			case s == os.Interrupt && d.take():
+				continue
+			case got > 0:
+				os.Exit(fault.CodeInterrupted)
+			}
+			got++
+			cancel()
 		}
 	}()
 	return ctx, func() {
@@ -71,6 +80,41 @@ func interruptible() (context.Context, func()) {
 		close(signals)
 		cancel()
 	}
+}
+
+// diversion is where Ctrl-C goes instead of ending the program.
+type diversion struct {
+	mu sync.Mutex
+	to func()
+}
+
+type diversionKey struct{}
+
+// take calls the function that wants the signal, if there is one.
+func (d *diversion) take() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.to == nil {
+		return false
+	}
+	d.to()
+	return true
+}
+
+// divertInterrupts lets Ctrl-C call f, which must not wait, until restore is
+// called.
+func divertInterrupts(ctx context.Context, f func()) (restore func()) {
+	d, ok := ctx.Value(diversionKey{}).(*diversion)
+	if !ok {
+		return func() {}
+	}
+	set := func(f func()) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.to = f
+	}
+	set(f)
+	return func() { set(nil) }
 }
 
 // oneLine keeps an error on the one line that it may have.

@@ -258,7 +258,7 @@ func (q *quickstart) sample(ctx context.Context, m *checkpoint.Model, cpu *kerne
 		if err != nil {
 			return err
 		}
-		r.Samples = append(r.Samples, answerJSON(p, resp))
+		r.Samples = append(r.Samples, (&printer{}).answerJSON(p, resp))
 	}
 	return nil
 }

@@ -45,6 +45,10 @@ func NewConsole(out, err io.Writer, quiet bool) *Console {
 // Warn logs a line that tells the user something unexpected but harmless.
 func (c *Console) Warn(msg string) { c.Log.Warn(msg) }
 
+// Say tells the user at a terminal something that is neither a result nor for a
+// log, quiet or not.
+func (c *Console) Say(line string) { _, _ = io.WriteString(c.err, line+"\n") }
+
 // JSON prints v as one indented JSON document.
 func (c *Console) JSON(v any) error { return writeJSON(c.Out, v, "  ") }
 
