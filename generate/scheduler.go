@@ -93,9 +93,11 @@ func (s *scheduler) admit() bool {
 
 // dropCancelled lets go of the jobs whose caller has left.
 func (s *scheduler) dropCancelled() {
-	for _, j := range slices.Clone(s.jobs) {
-		if err := j.ctx.Err(); err != nil {
-			s.remove(j, err)
+	for i := 0; i < len(s.jobs); {
+		if err := s.jobs[i].ctx.Err(); err != nil {
+			s.remove(s.jobs[i], err)
+		} else {
+			i++
 		}
 	}
 }
@@ -211,7 +213,7 @@ func (s *scheduler) nextSegment(c *cache, tokens []int32) segment {
 // advance draws the next token of each sequence, spread over the threads, and
 // settles those that are done.
 func (s *scheduler) advance(seqs []*sequence, raw [][]float32) {
-	s.pieces = append(s.pieces[:0], make([]Piece, len(seqs))...)
+	s.pieces = slices.Grow(s.pieces[:0], len(seqs))[:len(seqs)]
 	threads := min(len(s.samplers), len(seqs))
 	s.f.cpu.Parallel(threads, func(lo, hi int) {
 		for t := lo; t < hi; t++ {

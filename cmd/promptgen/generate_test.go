@@ -134,8 +134,9 @@ func TestPromptsFile(t *testing.T) {
 	}
 }
 
-// A model with a weight that is no number is named, and called corrupt.
-func TestNaNModelIsNamed(t *testing.T) {
+// A model with weights beyond all measure, from which no numbers come, is named
+// and called corrupt; so is one whose weights are no numbers.
+func TestBrokenModelIsNamed(t *testing.T) {
 	s := trained(t)
 	if err := os.CopyFS("broken", os.DirFS("model/final_model")); err != nil {
 		t.Fatal(err)
@@ -146,8 +147,14 @@ func TestNaNModelIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := 8 + int(binary.LittleEndian.Uint64(b))
-	nan := binary.LittleEndian.AppendUint32(nil, math.Float32bits(float32(math.NaN())))
-	copy(b[head:], bytes.Repeat(nan, (len(b)-head)/4))
-	s.write(file, string(b))
-	s.fails(fault.CodeCorrupt, []string{"broken", "not finite"}, "generate", "--model", "broken", "--prompt", "高血压")
+	for _, weight := range []float32{3e38, float32(math.NaN())} {
+		one := binary.LittleEndian.AppendUint32(nil, math.Float32bits(weight))
+		copy(b[head:], bytes.Repeat(one, (len(b)-head)/4))
+		s.write(file, string(b))
+		parts := []string{"not finite"}
+		if weight == 3e38 {
+			parts = append(parts, "broken")
+		}
+		s.fails(fault.CodeCorrupt, parts, "generate", "--model", "broken", "--prompt", "高血压")
+	}
 }
