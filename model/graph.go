@@ -76,7 +76,8 @@ type Graph struct {
 	act kernel.Act
 
 	p     *Params
-	grads *Params
+	grads *Params // where Step adds to
+	own   *Params // the graph's own, which valueGrads are of
 	buf   *buffers
 	loss  *gorgonia.F32
 
@@ -86,7 +87,8 @@ type Graph struct {
 
 	again []func() // [layers] the forward pass of a layer's attention, for RecomputeLayers
 
-	run run // what the operations are computing now
+	run     run       // what the operations are computing now
+	onFinal func(int) // see OnFinal
 
 	// Arguments of the kernels, kept here so that a step allocates none.
 	gemmArgs kernel.Gemm
@@ -140,7 +142,8 @@ func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 		return nil, err
 	}
 	if !o.ForwardOnly {
-		g.grads = ParamsOver(p.Config, !p.HeadTied, g.buf.grads)
+		g.own = ParamsOver(p.Config, !p.HeadTied, g.buf.grads)
+		g.grads = g.own
 		if g.train, err = g.build(true); err != nil {
 			return nil, err
 		}
@@ -341,7 +344,9 @@ func (g *Graph) Grads() *Params {
 // ZeroGrads forgets the gradients.
 func (g *Graph) ZeroGrads() {
 	g.clearLookups()
-	g.cpu.Parallel(len(g.buf.grads), func(lo, hi int) { clear(g.buf.grads[lo:hi]) })
+	for _, t := range g.grads.Tensors {
+		g.cpu.Parallel(len(t.Data), func(lo, hi int) { clear(t.Data[lo:hi]) })
+	}
 }
 
 // ValueGrads are the parameters and their gradients for a gorgonia.Solver, in

@@ -253,12 +253,15 @@ func (b *builder) apply(name string, out gorgonia.Value, forward func() error, b
 			op.Grads = append(op.Grads, e.grad)
 		}
 	}
-	last := out == gorgonia.Value(b.g.loss)
+	last, from := out == gorgonia.Value(b.g.loss), b.finalFrom(in)
 	op.Backward = func(dy gorgonia.Value) error {
 		if !last && dy != b.dx {
 			return errUpstream
 		}
 		backward()
+		if b.g.onFinal != nil {
+			b.g.onFinal(from)
+		}
 		return nil
 	}
 	n, err := autodiff.Apply(op, nodes...)
