@@ -25,11 +25,13 @@ var rules = []rule{
 	{"train/runlog", []string{"./model", "./data", "./tokenizer", "./generate", "./train", "./serve", "./cmd", "./configs"}, "it is read without a model"},
 	{"train/report", []string{"./model", "./data", "./tokenizer", "./generate", "./serve", "./cmd", "./configs"}, "it is made without a model"},
 	{"internal/nearest", []string{"./"}, "everything may import it"},
+	{"internal/mpi", []string{"./"}, "it knows the library only"},
 	{"internal/atomicdir", []string{"./tokenizer", "./data", "./model", "./train", "./generate", "./serve", "./cmd"}, "it knows folders only"},
 	{"tokenizer", []string{"./data", "./model", "./train", "./generate", "./serve", "./configs", "./cmd"}, "text to tokens needs nothing of ours"},
 	{"data", []string{"./model", "./train", "./generate", "./serve", "./configs", "./cmd"}, "the data does not know who learns from it"},
 	{"model", []string{"./train", "./generate", "./serve", "./configs", "./cmd"}, "the model does not know its users"},
 	{"configs", []string{"./train", "./generate", "./serve", "./data", "./tokenizer", "./cmd"}, "a config is about the model alone"},
+	{"train/dist", []string{"./tokenizer", "./data", "./model", "./generate", "./serve", "./configs", "./cmd"}, "sums and agreement, of whatever"},
 	{"train", []string{"./serve", "./cmd", "./configs"}, "training does not serve"},
 	{"generate", []string{"./train", "./data", "./serve", "./cmd", "./configs"}, "generation works without the training"},
 	{"serve", []string{"./train", "./data", "./cmd", "./configs"}, "a server trains nothing"},
@@ -44,6 +46,7 @@ var only = map[string][]string{
 	"github.com/peterh/liner":         {"cmd"},
 	"github.com/prometheus/":          {"serve"},
 	"golang.org/x/term":               {"cmd"},
+	"github.com/ebitengine/purego":    {"internal/mpi"},
 	"go4.org/unsafe/assume-no-moving": {"internal/autodiff", "model", "train"},
 }
 
