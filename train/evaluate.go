@@ -38,36 +38,40 @@ func Evaluate(ctx context.Context, cpu *kernel.CPU, p *model.Params, tokens *dat
 		return EvalResult{}, err
 	}
 	defer g.Close()
-	return evaluate(ctx, g, tokens, min(evalBatch, windows), n)
-}
-
-// evaluate runs a graph for batches of so many sequences of seqLen over tokens.
-func evaluate(ctx context.Context, g *model.Graph, tokens *data.Tokens, batch, seqLen int) (EvalResult, error) {
-	w, err := tokens.EvalWindows(seqLen)
+	sum, count, err := evaluate(ctx, g, tokens, min(evalBatch, windows), n, 0, 1)
 	if err != nil {
 		return EvalResult{}, err
 	}
+	return newEvalResult(sum, count, tokens.Stats()), nil
+}
+
+// evaluate runs a graph for batches of so many sequences of seqLen over a
+// rank's part of tokens, every size-th batch. It returns the sum of the losses,
+// in whatever parts exactly the same, and the number of predictions.
+func evaluate(ctx context.Context, g *model.Graph, tokens *data.Tokens, batch, seqLen, rank, size int) (sum float64, count int64, err error) {
+	w, err := tokens.EvalWindows(seqLen)
+	if err != nil {
+		return 0, 0, err
+	}
 	ids, targets := make([]int32, batch*seqLen), make([]int32, batch*seqLen)
-	var sum float64
-	var count int64
-	for i := 0; i < w.Len(); i += batch {
+	for i := rank * batch; i < w.Len(); i += size * batch {
 		if err := ctx.Err(); err != nil {
-			return EvalResult{}, err
+			return 0, 0, err
 		}
 		n := min(batch, w.Len()-i)
 		for j := range n {
 			if _, err := w.Read(ids[j*seqLen:(j+1)*seqLen], targets[j*seqLen:(j+1)*seqLen], i+j); err != nil {
-				return EvalResult{}, err
+				return 0, 0, err
 			}
 		}
 		loss, predicted, err := g.Eval(ids[:n*seqLen], targets[:n*seqLen])
 		if err != nil {
-			return EvalResult{}, err
+			return 0, 0, err
 		}
 		sum += loss
 		count += int64(predicted)
 	}
-	return newEvalResult(sum, count, tokens.Stats()), nil
+	return sum, count, nil
 }
 
 func newEvalResult(sum float64, count int64, s data.Stats) EvalResult {

@@ -69,11 +69,11 @@ func (t *trainer) guardDiverged(n int) error {
 // guardSave keeps a broken model from being saved as if it were whole.
 func (t *trainer) guardSave() error {
 	if err := t.guardDiverged(min(2, len(t.at.Losses))); err != nil {
-		return err
+		return t.group.Together(err)
 	}
 	if name := t.firstBadWeight(); name != "" {
-		return fault.With(fault.CodeFailed, fmt.Errorf("step %d: the weights of %s are not finite, the model is not saved; lower --lr (%g); %s",
-			t.at.Step, name, t.o.LR, t.lastGood()))
+		return t.group.Together(fault.With(fault.CodeFailed, fmt.Errorf("step %d: the weights of %s are not finite, the model is not saved; lower --lr (%g); %s",
+			t.at.Step, name, t.o.LR, t.lastGood())))
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"promptgen/data"
-	"promptgen/model"
 )
 
 // finalLossSteps is how many steps the reported final loss is the mean of.
@@ -39,11 +38,11 @@ func (t *trainer) epochs(ctx context.Context) error {
 	for !t.done() {
 		order := data.Order(t.sched.windows, t.o.Seed, t.at.Epoch)
 		for t.at.Position < len(order) && t.at.Step < t.sched.steps && !t.stoppedEarly() {
-			if ctx.Err() != nil {
+			if t.stopAsked(ctx) {
 				return t.interrupted(ctx)
 			}
 			end := min(t.at.Position+t.sched.step, len(order))
-			if err := t.step(order[t.at.Position:end]); err != nil {
+			if err := t.step(ctx, order[t.at.Position:end]); err != nil {
 				return err
 			}
 			if err := t.between(ctx); err != nil {
@@ -58,9 +57,9 @@ func (t *trainer) epochs(ctx context.Context) error {
 }
 
 // step takes one optimizer step on the windows of an effective batch.
-func (t *trainer) step(windows []int32) error {
+func (t *trainer) step(ctx context.Context, windows []int32) error {
 	start := time.Now()
-	loss, err := t.gradients(windows)
+	loss, err := t.gradients(ctx, windows)
 	if err != nil {
 		return err
 	}
@@ -69,6 +68,7 @@ func (t *trainer) step(windows []int32) error {
 	if err != nil {
 		return err
 	}
+	t.exchange.norm = norm
 	lr := t.o.LR * t.o.Schedule.Rate(t.at.Step, t.sched.warmup, t.sched.steps, t.o.floor())
 	targets := t.targetsOf(len(windows))
 	info := StepInfo{
@@ -90,37 +90,10 @@ func (t *trainer) step(windows []int32) error {
 	}
 	t.at.Step++
 	t.at.Position += len(windows)
-	t.clock.add(len(windows)*t.cfg.NCtx, time.Since(start))
+	took := time.Since(start)
+	t.clock.add(len(windows)*t.cfg.NCtx, took)
+	t.exchange.steps += took
 	return t.report(info)
-}
-
-// gradients sums up the gradient of the mean loss over the effective batch, in
-// micro-batches, and returns the sum of the losses.
-func (t *trainer) gradients(windows []int32) (float64, error) {
-	t.graph.ZeroGrads()
-	n := t.cfg.NCtx
-	scale := float32(1 / float64(t.targetsOf(len(windows))))
-	var sum float64
-	for first := 0; first < len(windows); first += t.sched.batch {
-		micro := windows[first:min(first+t.sched.batch, len(windows))]
-		for i, w := range micro {
-			if err := t.windows.Read(t.ids[i*n:(i+1)*n], int(w)); err != nil {
-				return 0, err
-			}
-		}
-		size := len(micro) * n
-		Targets(t.targets[:size], t.ids[:size], n)
-		loss, err := t.graph.Step(t.ids[:size], t.targets[:size], scale,
-			model.DropKey{Seed: t.o.Seed, Step: uint64(t.at.Step), Seq0: first})
-		if err != nil {
-			return 0, err
-		}
-		sum += loss
-		if !isFinite(loss) {
-			break // the step is skipped: what went wrong can still be looked at
-		}
-	}
-	return sum, nil
 }
 
 // Targets fills dst with what each token of ids, sequences of seqLen, is to
@@ -148,7 +121,7 @@ func (t *trainer) report(info StepInfo) error {
 		}
 	}
 	t.obs.Step(info)
-	return t.guard(info)
+	return t.group.Together(t.guard(info))
 }
 
 // between does what is due between two steps within an epoch.

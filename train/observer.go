@@ -55,6 +55,8 @@ type Result struct {
 	BestValLoss *float64 `json:"best_val_loss,omitempty"`
 	BestModel   string   `json:"best_model,omitempty"` // folder; empty without validation data
 	Stopped     bool     `json:"stopped_early,omitempty"`
+
+	Elsewhere bool `json:"-"` // another rank of the job has the same result and shows it
 }
 
 // Silent is an Observer that ignores everything.

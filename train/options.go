@@ -6,6 +6,7 @@ import (
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
+	"promptgen/train/dist"
 )
 
 // Options say what to train, on what, and how. The zero value of a field that
@@ -56,8 +57,19 @@ type Options struct {
 	WriterDir     string        // of TensorBoard's files; empty: tensorboard/ in Out
 	Command       string        // the command line, for the report
 
+	// Shards is the number of parts that the effective batch is divided into,
+	// whose gradients are added up in a fixed tree, whichever rank computes
+	// them. 0: those of the state that the run goes on from, else 1 for one
+	// process and min(DefaultShards, the effective batch) for the ranks of a job.
+	Shards int
+	Dist   dist.Options // training together with other processes
+
 	MaxSteps int // stop after that many steps; 0: no limit
 }
+
+// DefaultShards is how many ranks can share a step where Options.Shards says
+// nothing.
+const DefaultShards = 8
 
 // DefaultOptions are the defaults of the train command.
 func DefaultOptions() Options {
@@ -129,6 +141,10 @@ func (o Options) Validate() error {
 	atLeast("keep-epochs", o.KeepEpochs, 0)
 	atLeast("early-stop", o.EarlyStop, 0)
 	atLeast("threads", o.Threads, 0)
+	atLeast("shards", o.Shards, 0)
+	if o.Shards > max(1, o.BatchSize)*max(1, o.GradAccum) {
+		l.Addf("shards (%d) must not exceed the effective batch, batch-size times grad-accum (%d)", o.Shards, max(1, o.BatchSize)*max(1, o.GradAccum))
+	}
 	if o.BatchSize > 1<<16 || o.GradAccum > 1<<16 {
 		l.Addf("batch-size and grad-accum must be at most %d", 1<<16)
 	}

@@ -43,6 +43,10 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	if t.o.WarmupSteps < 0 { // the default follows from the length of the run, which may have grown
 		t.sched.warmup = was.Settings.Warmup
 	}
+	was.Settings.Shards = max(1, was.Settings.Shards) // a state of before there were any does not say
+	if t.o.Shards == 0 {
+		t.sched.shards = min(was.Settings.Shards, t.sched.step)
+	}
 	changed, err := t.changes(st, was.Settings)
 	if err != nil {
 		return err
@@ -114,7 +118,7 @@ func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string,
 		switch d.key {
 		case "epochs":
 			return t.o.Epochs > was.Epochs
-		case "sequences_per_step", "stride":
+		case "sequences_per_step", "stride", "shards":
 			return t.explicit()
 		}
 		return false
@@ -130,14 +134,21 @@ type difference struct{ key, was, now string }
 
 func (d difference) String() string { return fmt.Sprintf("%s %s, now %s", d.key, d.was, d.now) }
 
+// fieldsOf are the values of a struct of plain values by the keys of its JSON.
+func fieldsOf(v any) map[string]string {
+	var raw map[string]json.RawMessage
+	b, _ := json.Marshal(v) // numbers and strings: cannot fail
+	json.Unmarshal(b, &raw)
+	m := make(map[string]string, len(raw))
+	for key, value := range raw {
+		m[key] = string(value)
+	}
+	return m
+}
+
 // differences compares two structs of plain values by the keys of their JSON.
 func differences(was, now any) (ds []difference) {
-	fields := func(v any) (m map[string]json.RawMessage) {
-		b, _ := json.Marshal(v) // numbers and strings: cannot fail
-		json.Unmarshal(b, &m)
-		return m
-	}
-	a, b := fields(was), fields(now)
+	a, b := fieldsOf(was), fieldsOf(now)
 	all := maps.Clone(a)
 	maps.Copy(all, b)
 	keys := make([]string, 0, len(all))
@@ -146,8 +157,8 @@ func differences(was, now any) (ds []difference) {
 	}
 	sort.Strings(keys)
 	for _, key := range keys {
-		if string(a[key]) != string(b[key]) {
-			ds = append(ds, difference{key, cmp.Or(string(a[key]), "unset"), cmp.Or(string(b[key]), "unset")})
+		if a[key] != b[key] {
+			ds = append(ds, difference{key, cmp.Or(a[key], "unset"), cmp.Or(b[key], "unset")})
 		}
 	}
 	return ds

@@ -18,6 +18,7 @@ import (
 	"promptgen/model"
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
+	"promptgen/train/dist"
 	"promptgen/train/runlog"
 )
 
@@ -71,6 +72,10 @@ type trainer struct {
 
 	ids, targets []int32 // of a micro-batch
 	clock        clock
+
+	group    *dist.Group // the ranks that train together; nil: this process alone
+	sums     []gradSum   // where the gradients of shards are added up
+	exchange exchange
 }
 
 // plan is the arithmetic of a run: what a step takes and how many there are.
@@ -78,6 +83,8 @@ type plan struct {
 	windows int // in an epoch
 	batch   int // sequences in a micro-batch
 	step    int // sequences in an optimizer step
+	shards  int // parts of a step, see Options.Shards
+	micro   int // most sequences computed together: of one shard
 	perStep int // optimizer steps in an epoch
 	steps   int // in the whole run
 	warmup  int
@@ -94,32 +101,46 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 		return nil, err
 	}
 	t := &trainer{o: o, obs: obs}
+	if t.group, err = dist.Join(o.Dist); err != nil {
+		return nil, err
+	}
+	if !t.group.Lead() {
+		t.obs = Silent{}
+	}
 	defer func() {
 		if cerr := t.close(); err == nil {
 			err = cerr
 		}
+		if dist.Agreed(err) {
+			if lerr := t.group.Leave(); err == nil {
+				err = lerr
+			}
+		}
 	}()
-	if err := t.openData(); err != nil {
+	if err := t.openTogether(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Out, 0o777); err != nil {
-		return nil, fault.Usage("out: %w", err)
-	}
-	unlock, err := atomicdir.Lock(o.Out)
+	unlock := func() {}
+	defer func() { unlock() }()
+	err = t.leadOnly(func() (err error) {
+		if err = os.MkdirAll(o.Out, 0o777); err != nil {
+			return fault.Usage("out: %w", err)
+		}
+		if unlock, err = atomicdir.Lock(o.Out); err != nil {
+			return err
+		}
+		for _, dir := range []string{o.Out, filepath.Join(o.Out, stateName)} {
+			if err := atomicdir.Sweep(dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
 	defer func() { err = t.explainFull(err) }()
-	for _, dir := range []string{o.Out, filepath.Join(o.Out, stateName)} {
-		if err := atomicdir.Sweep(dir); err != nil {
-			return nil, err
-		}
-	}
-	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
-		return nil, err
-	}
-	if err := t.start(); err != nil {
+	if err := t.startTogether(); err != nil {
 		return nil, err
 	}
 	if t.done() {
@@ -128,7 +149,7 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 	if err := t.prepare(); err != nil {
 		return nil, err
 	}
-	if err := t.startWatching(ctx); err != nil {
+	if err := t.leadOnly(func() error { return t.startWatching(ctx) }); err != nil {
 		return nil, err
 	}
 	if err := t.epochs(ctx); err != nil {
@@ -171,6 +192,7 @@ func newPlan(o Options, windows int, tokens int64) (plan, error) {
 	}
 	p := plan{windows: windows, batch: min(o.BatchSize, windows)}
 	p.step = min(o.BatchSize*o.GradAccum, windows)
+	p.shards = max(1, min(o.Shards, p.step))
 	p.perStep = (windows + p.step - 1) / p.step
 	p.steps = p.perStep * o.Epochs
 	if o.MaxSteps > 0 {
@@ -216,11 +238,11 @@ func dataHash(s *data.Set) (string, error) {
 }
 
 // start makes weights, optimizer and log: new ones, or those of the state that
-// the run goes on from.
-func (t *trainer) start() error {
+// the run goes on from, which is returned.
+func (t *trainer) start() (*checkpoint.State, error) {
 	st, err := t.findState()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if st == nil {
 		err = t.startAfresh()
@@ -228,7 +250,7 @@ func (t *trainer) start() error {
 		err = t.resume(st)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t.opt.WeightDecay, t.opt.DecayAll = t.o.WeightDecay, t.o.DecayAll
 	var written []byte
@@ -236,17 +258,21 @@ func (t *trainer) start() error {
 		written = st.Metrics
 	}
 	t.metrics, err = runlog.Open(t.o.Out, runlog.Options{Events: t.o.WriterDir, Written: written})
-	return err
+	return st, err
 }
 
 // prepare makes the graph and what else the steps need.
 func (t *trainer) prepare() (err error) {
 	t.warnSpace()
 	t.savedAt = time.Now()
+	t.sched.micro = min(t.sched.batch, t.sched.perShard())
 	if t.graph, err = model.NewGraph(t.cpu, t.params, t.graphOptions()); err != nil {
 		return err
 	}
-	n := t.sched.batch * t.cfg.NCtx
+	if err := t.makeSums(); err != nil {
+		return err
+	}
+	n := t.sched.micro * t.cfg.NCtx
 	t.ids, t.targets = make([]int32, n), make([]int32, n)
 	if t.sched.warmup >= t.sched.steps {
 		t.obs.Notice(fmt.Sprintf("the warm-up (%d steps) is as long as the whole run (%d steps): the learning rate never reaches its peak", t.sched.warmup, t.sched.steps))
@@ -257,7 +283,7 @@ func (t *trainer) prepare() (err error) {
 // graphOptions are what the graph's memory and arithmetic depend on.
 func (t *trainer) graphOptions() model.GraphOptions {
 	return model.GraphOptions{
-		Batch: t.sched.batch, SeqLen: t.cfg.NCtx, Sequences: t.sched.step,
+		Batch: t.sched.micro, SeqLen: t.cfg.NCtx, Sequences: t.sched.perShard(),
 		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
 		LabelSmoothing: float32(t.o.LabelSmoothing),
 	}
@@ -304,12 +330,14 @@ func (t *trainer) initFrom(dir string) error {
 
 // finish saves the final model.
 func (t *trainer) finish(ctx context.Context) (*Result, error) {
-	dir := FinalModel(t.o.Out)
 	if err := t.guardSave(); err != nil {
 		return nil, err
 	}
-	if err := t.saveModel(ctx, dir); err != nil {
+	if err := t.saveModel(ctx, FinalModel(t.o.Out)); err != nil {
 		return nil, err
+	}
+	if x := t.exchange; t.group.Size() > 1 && x.steps > 0 {
+		t.obs.Notice(fmt.Sprintf("rank 0 waited %.1f %% of the steps' time for gradients from other ranks", 100*x.waited.Seconds()/x.steps.Seconds()))
 	}
 	return t.result(), nil
 }
@@ -317,19 +345,22 @@ func (t *trainer) finish(ctx context.Context) (*Result, error) {
 // finished is the result of a run that was done before; its model is written
 // only where it is missing or not of the last step.
 func (t *trainer) finished(ctx context.Context) (*Result, error) {
-	dir := FinalModel(t.o.Out)
 	t.obs.Notice(fmt.Sprintf("the training in %s is finished (%d steps, %d epochs); give more --epochs to go on, or --resume never to start afresh", t.o.Out, t.at.Step, t.at.Epoch))
-	if in, err := checkpoint.Inspect(dir); err == nil && in.Whole && in.Training != nil && in.Training.Steps == int64(t.at.Step) {
-		return t.result(), nil
-	}
-	return t.finish(ctx)
+	err := t.leadOnly(func() error {
+		dir := FinalModel(t.o.Out)
+		if in, err := checkpoint.Inspect(dir); err == nil && in.Whole && in.Training != nil && in.Training.Steps == int64(t.at.Step) {
+			return nil
+		}
+		return t.writeModel(ctx, dir)
+	})
+	return t.result(), err
 }
 
 func (t *trainer) result() *Result {
 	r := &Result{
 		Steps: t.at.Step, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(), ValLoss: t.at.ValLoss,
 		TokensPerSec: t.clock.overall(), PeakRSS: peakRSS(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
-		BestValLoss: t.at.Best, Stopped: t.stoppedEarly(),
+		BestValLoss: t.at.Best, Stopped: t.stoppedEarly(), Elsewhere: !t.group.Lead(),
 	}
 	if t.at.Best != nil {
 		r.BestModel = BestModel(t.o.Out)

@@ -31,6 +31,7 @@ type settings struct {
 	WeightDecay float64  `json:"weight_decay"`
 	DType       string   `json:"dtype"`
 	MaxSteps    int      `json:"max_steps"`
+	Shards      int      `json:"shards"`
 
 	Floor     float64 `json:"lr_floor,omitempty"`
 	DecayAll  bool    `json:"decay_all,omitempty"`
@@ -50,7 +51,7 @@ func (t *trainer) settings() settings {
 		Floor: t.o.floor(), DecayAll: t.o.DecayAll, Smoothing: t.o.LabelSmoothing, EarlyStop: t.o.EarlyStop,
 		Epochs: t.o.Epochs, Step: t.sched.step, Stride: t.o.Stride, LR: t.o.LR, Warmup: t.sched.warmup,
 		Schedule: t.o.Schedule, MaxGradNorm: t.o.MaxGradNorm, WeightDecay: t.o.WeightDecay,
-		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps,
+		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps, Shards: t.sched.shards,
 	}
 	if s.EarlyStop > 0 {
 		s.EvalEvery = t.o.EvalEvery
@@ -61,6 +62,10 @@ func (t *trainer) settings() settings {
 // saveModel writes the model folder at dir, which can be used at once. The
 // steps are done and must not be lost: an interrupt does not stop it.
 func (t *trainer) saveModel(ctx context.Context, dir string) error {
+	return t.leadOnly(func() error { return t.writeModel(ctx, dir) })
+}
+
+func (t *trainer) writeModel(ctx context.Context, dir string) error {
 	m, err := t.asModel()
 	if err != nil {
 		return err
@@ -89,12 +94,14 @@ func (t *trainer) saveEpoch(ctx context.Context) error {
 	if t.o.KeepEpochs == 0 {
 		return nil
 	}
-	for e := t.at.Epoch - t.o.KeepEpochs; e > 0; e-- {
-		if err := atomicdir.Remove(EpochModel(t.o.Out, e)); err != nil {
-			return fmt.Errorf("removing an old epoch's model: %w", err)
+	return t.leadOnly(func() error {
+		for e := t.at.Epoch - t.o.KeepEpochs; e > 0; e-- {
+			if err := atomicdir.Remove(EpochModel(t.o.Out, e)); err != nil {
+				return fmt.Errorf("removing an old epoch's model: %w", err)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // asModel is the model as it stands, with what is needed to read and write text.
@@ -113,6 +120,10 @@ func (t *trainer) asModel() (*checkpoint.Model, error) {
 
 // saveState writes what resuming needs.
 func (t *trainer) saveState(ctx context.Context) error {
+	return t.leadOnly(func() error { return t.writeState(ctx) })
+}
+
+func (t *trainer) writeState(ctx context.Context) error {
 	own, err := json.Marshal(progress{t.settings(), t.at})
 	if err != nil {
 		return err
@@ -137,7 +148,7 @@ func (t *trainer) saveState(ctx context.Context) error {
 // stateDue tells that SaveEvery or SaveInterval asks for a state now.
 func (t *trainer) stateDue() bool {
 	return t.o.SaveEvery > 0 && t.at.Step%t.o.SaveEvery == 0 ||
-		t.o.SaveInterval > 0 && time.Since(t.savedAt) >= t.o.SaveInterval
+		t.intervalOver()
 }
 
 // stateBytes and modelBytes are what a training state and a model folder take
@@ -186,6 +197,6 @@ func (t *trainer) interrupted(ctx context.Context) error {
 	if err := t.saveState(ctx); err != nil {
 		return err
 	}
-	return fault.With(fault.CodeInterrupted, fmt.Errorf("interrupted after step %d of %d; the state is saved in %s, the same command goes on from it",
-		t.at.Step, t.sched.steps, filepath.Join(t.o.Out, stateName)))
+	return t.group.Together(fault.With(fault.CodeInterrupted, fmt.Errorf("interrupted after step %d of %d; the state is saved in %s, the same command goes on from it",
+		t.at.Step, t.sched.steps, filepath.Join(t.o.Out, stateName))))
 }

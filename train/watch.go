@@ -55,7 +55,7 @@ func (t *trainer) describe() error {
 func (t *trainer) planned() runlog.Plan {
 	p := runlog.Plan{
 		Parameters: t.cfg.NumParams(), Trained: t.cfg.NumParams(),
-		Windows: t.sched.windows, PerStep: t.sched.step, MicroBatch: t.sched.batch,
+		Windows: t.sched.windows, PerStep: t.sched.step, MicroBatch: t.sched.micro,
 		Steps: t.sched.steps, StepsEpoch: t.sched.perStep, Warmup: t.sched.warmup,
 	}
 	sizes := map[string]int64{}
@@ -79,8 +79,8 @@ func (t *trainer) validate(ctx context.Context) error {
 	}
 	t.checked = t.at.Step
 	if t.set.Val != nil && t.set.Val.Len() >= 2 {
-		r, err := evaluate(ctx, t.graph, t.set.Val, t.sched.batch, t.cfg.NCtx)
-		if err != nil && ctx.Err() != nil {
+		r, err := t.evaluate(ctx)
+		if err != nil && ctx.Err() != nil && t.group.Size() == 1 {
 			t.at.EvalDue = t.at.Position < t.sched.windows // else the end of the epoch is due as a whole
 			return t.interrupted(ctx)
 		}
@@ -92,10 +92,12 @@ func (t *trainer) validate(ctx context.Context) error {
 		}
 	}
 	t.at.EvalDue = false
-	if err := t.sample(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("sample prompts: %w", err)
-	}
-	return t.metrics.Flush()
+	return t.leadOnly(func() error {
+		if err := t.sample(context.WithoutCancel(ctx)); err != nil {
+			return fmt.Errorf("sample prompts: %w", err)
+		}
+		return t.metrics.Flush()
+	})
 }
 
 // validated takes note of a validation.

@@ -14,6 +14,7 @@ import (
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/internal/fault"
 	"promptgen/internal/nearest"
+	"promptgen/train/dist"
 )
 
 // app is one run of the program.
@@ -62,7 +63,7 @@ func commonFlags() []cli.Flag {
 
 // before sets the console up once the flags are known.
 func (a *app) before(c *cli.Context) error {
-	a.console = ui.NewConsole(a.out, a.err, c.Bool("quiet"))
+	a.console = ui.NewConsole(a.out, a.err, c.Bool("quiet") || dist.Follower())
 	for _, w := range a.env.warnings(a.commands) {
 		a.console.Warn(w)
 	}

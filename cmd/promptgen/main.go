@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"syscall"
 
 	"promptgen/internal/fault"
+	"promptgen/train/dist"
 )
 
 func main() {
@@ -46,7 +48,7 @@ func run(ctx context.Context, s streams, args, environ []string) (code int) {
 		}
 	}()
 	err := newApp(s, environ).run(ctx, args)
-	if err != nil {
+	if err != nil && !errors.Is(err, dist.ErrElsewhere) {
 		fmt.Fprintln(s.err, "promptgen: "+oneLine(err.Error()))
 	}
 	return fault.Code(err)
@@ -59,7 +61,7 @@ func interruptible() (context.Context, func()) {
 	d := &diversion{}
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), diversionKey{}, d))
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, launcherSignals()...)...)
 	go func() {
 		for got := 0; ; {
 			s, ok := <-signals

@@ -12,10 +12,12 @@ import (
 	"promptgen/configs"
 	"promptgen/internal/fault"
 	"promptgen/train"
+	"promptgen/train/dist"
 )
 
 func (a *app) trainCommand() *cli.Command {
 	d := train.DefaultOptions()
+	const several = "Several machines"
 	const run, rate, files = "Run", "Learning rate and regularization", "Logs and checkpoints"
 	return &cli.Command{
 		Name:  "train",
@@ -54,6 +56,10 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.IntFlag{Name: "early-stop", Category: files, Usage: "end after `N` validations in a row without a lower loss (0: never)"},
 			&cli.StringSliceFlag{Name: "sample-prompt", Category: files, Usage: "`TEXT` that the model goes on with at each validation, repeat for more"},
 			&cli.StringFlag{Name: "writer_dir", Category: files, Usage: "`FOLDER` for TensorBoard's files (default: tensorboard in the output folder)"},
+
+			&cli.StringFlag{Name: "dist", Category: several, Value: string(dist.Auto), Usage: "train together with the other processes of an MPI job: `auto` (if a launcher started this one), off or mpi"},
+			&cli.IntFlag{Name: "shards", Category: several, Usage: "parts of a step that ranks share, whose number fixes the result (default: 1; under MPI 8, at most the effective batch)"},
+			&cli.DurationFlag{Name: "dist-timeout", Category: several, Value: dist.DefaultTimeout, Usage: "end this rank (75) when the others keep it waiting for so long, or thrice its own share of a step"},
 		},
 		Action: func(c *cli.Context) error {
 			o, err := a.trainOptions(c)
@@ -64,7 +70,7 @@ func (a *app) trainCommand() *cli.Command {
 			defer obs.done()
 			result, err := train.Run(c.Context, o, obs)
 			obs.done()
-			if err != nil {
+			if err != nil || result.Elsewhere {
 				return err
 			}
 			if c.Bool("json") {
@@ -107,6 +113,8 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), Schedule: train.Schedule(c.String("schedule")),
 		MaxGradNorm: c.Float64("max-grad-norm"), WeightDecay: c.Float64("weight-decay"),
 		DType: dt, Seed: c.Uint64("seed"), Threads: c.Int("threads"), ISA: a.env["ISA"],
+		Shards:   c.Int("shards"),
+		Dist:     dist.Options{Mode: dist.Mode(c.String("dist")), Library: a.env["MPI_LIB"], Timeout: c.Duration("dist-timeout")},
 		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
 		DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
 		SamplePrompts: c.StringSlice("sample-prompt"), WriterDir: c.String("writer_dir"), Command: a.typed,
