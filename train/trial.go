@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 
@@ -44,11 +45,11 @@ func NewTrial(o Options) (_ *Trial, err error) {
 	if t.windows, err = data.NewWindows(tokens, o.Config.NCtx, 0); err != nil {
 		return nil, err
 	}
-	t.sched = plan{windows: t.windows.Len(), batch: o.BatchSize, step: step, perStep: trialSteps, steps: 1 << 30}
+	t.sched = plan{windows: t.windows.Len(), batch: o.BatchSize, step: step, shards: max(1, o.Shards), perStep: trialSteps, steps: 1 << 30}
 	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
 		return nil, err
 	}
-	if err := t.start(); err != nil {
+	if _, err := t.start(); err != nil {
 		return nil, fmt.Errorf("preparing the steps: %w", err)
 	}
 	if err := t.prepare(); err != nil {
@@ -68,7 +69,7 @@ func (r *Trial) Step() (StepInfo, error) {
 	for i := range order {
 		order[i] = int32(t.at.Position + i)
 	}
-	err := t.step(order)
+	err := t.step(context.Background(), order)
 	return r.last, err
 }
 
