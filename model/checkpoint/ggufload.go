@@ -17,7 +17,7 @@ func (m *Model) loadGGUF(path string, o LoadOptions) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() // matrices are transposed: everything is copied out
+	m.files = append(m.files, f) // what is fp32 and not turned round stays where it lies
 	if !strings.HasPrefix(string(f.Bytes[:min(len(f.Bytes), 4)]), gguf.Magic) {
 		return fault.Corrupt("%s: is no GGUF file; for weights in a folder, name the folder", path)
 	}
@@ -155,30 +155,13 @@ func ggufParams(path string, c model.Config, tensors []blob.Tensor) (*model.Para
 	if err := disjoint(path, ours); err != nil {
 		return nil, err
 	}
-	data := make([][]float32, len(ours))
-	for i, name := range ggufNames(c, untied) {
-		t := ours[i]
-		data[i] = make([]float32, t.Len())
-		blob.Decode(data[i], t.DType, t.Bytes)
-		if name.flip {
-			data[i] = transpose(data[i], t.Shape[0], t.Shape[1])
+	data, names := make([][]float32, len(ours)), ggufNames(c, untied)
+	inParallel(len(ours), func(i int) {
+		if names[i].flip {
+			data[i] = turned(ours[i])
+		} else {
+			data[i] = ours[i].Floats()
 		}
-	}
+	})
 	return model.ParamsFrom(c, untied, data), nil
-}
-
-// transpose turns a [rows, cols] matrix into [cols, rows].
-func transpose(src []float32, rows, cols int) []float32 {
-	const tile = 32 // both sides of a tile stay in the cache
-	dst := make([]float32, len(src))
-	for r0 := 0; r0 < rows; r0 += tile {
-		for c0 := 0; c0 < cols; c0 += tile {
-			for r := r0; r < min(r0+tile, rows); r++ {
-				for c := c0; c < min(c0+tile, cols); c++ {
-					dst[c*rows+r] = src[r*cols+c]
-				}
-			}
-		}
-	}
-	return dst
 }

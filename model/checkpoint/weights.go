@@ -179,11 +179,7 @@ func assemble(path string, c model.Config, tied *bool, tensors []blob.Tensor) (p
 	if err := disjoint(path, found); err != nil {
 		return nil, nil, err
 	}
-	data := make([][]float32, len(found))
-	for i, t := range found {
-		data[i] = t.Floats()
-	}
-	return model.ParamsFrom(c, untied, data), notes, nil
+	return model.ParamsFrom(c, untied, floats(found)), notes, nil
 }
 
 // untiedHead decides whether a head of its own is to be used: when config.json
