@@ -1,95 +1,26 @@
 package generate
 
 import (
-	"bytes"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
 	"testing"
 
 	"promptgen/internal/kernel"
+	"promptgen/internal/testkit"
 	"promptgen/model"
 	"promptgen/tokenizer"
 )
 
-func goldenDir() string {
-	if dir := os.Getenv("PROMPTGEN_GOLDEN"); dir != "" {
-		return dir
-	}
-	return filepath.Join("testdata", "gpt2_golden")
-}
-
-// array is the contents of an .npy file.
-type array[T any] struct {
-	shape []int
-	data  []T
-}
-
-var npyShape = regexp.MustCompile(`'shape': \(([^)]*)\)`)
-
-// readNPY reads a little-endian, C-order file of float32 or int32.
-func readNPY[T int32 | float32](t testing.TB, dir, name string) array[T] {
+// loadModel reads config.json and model.safetensors.
+func loadModel(t testing.TB, dir string) *model.Params {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	head := 10 + int(binary.LittleEndian.Uint16(b[8:]))
-	m := npyShape.FindSubmatch(b[:head])
-	if m == nil {
-		t.Fatalf("%s: no shape in its header", name)
-	}
-	a, n := array[T]{}, 1
-	for _, f := range strings.FieldsFunc(string(m[1]), func(r rune) bool { return r == ',' || r == ' ' }) {
-		d, err := strconv.Atoi(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.shape, n = append(a.shape, d), n*d
-	}
-	a.data = make([]T, n)
-	if err := binary.Read(bytes.NewReader(b[head:]), binary.LittleEndian, a.data); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-// loadGolden reads config.json and model.safetensors.
-func loadGolden(t testing.TB, dir string) *model.Params {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var c model.Config
-	if err := json.Unmarshal(b, &c); err != nil {
-		t.Fatal(err)
-	}
-	if b, err = os.ReadFile(filepath.Join(dir, "model.safetensors")); err != nil {
-		t.Fatal(err)
-	}
-	head := 8 + int(binary.LittleEndian.Uint64(b))
-	var index map[string]struct {
-		Offsets [2]int `json:"data_offsets"`
-	}
-	if err := json.Unmarshal(b[8:head], &index); err != nil {
-		// __metadata__ has strings only
-		t.Fatal(err)
-	}
+	testkit.ReadJSON(t, &c, dir, "config.json")
+	file := testkit.ReadSafetensors(t, dir, "model.safetensors")
 	p := model.NewParams(c, false)
 	for _, tensor := range p.Tensors {
-		at, ok := index[tensor.Name]
-		if !ok || at.Offsets[1]-at.Offsets[0] != 4*len(tensor.Data) {
+		if copy(tensor.Data, file[tensor.Name].Floats) != len(tensor.Data) {
 			t.Fatalf("%s: missing or of another size", tensor.Name)
-		}
-		if err := binary.Read(bytes.NewReader(b[head+at.Offsets[0]:]), binary.LittleEndian, tensor.Data); err != nil {
-			t.Fatal(err)
 		}
 	}
 	return p

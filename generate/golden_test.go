@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -9,51 +8,34 @@ import (
 	"testing"
 
 	"promptgen/internal/kernel"
+	"promptgen/internal/testkit"
 )
 
-// The golden tests read testdata/gpt2_golden, computed by transformers 2.1.1 on
-// PyTorch, or the folder of the same layout that PROMPTGEN_GOLDEN names. Every
-// size comes from the files.
+// The golden numbers were computed by transformers 2.1.1 on PyTorch. Every size
+// comes from the files.
 
 func TestGoldenFilter(t *testing.T) {
-	dir := goldenDir()
-	raw, probs := readNPY[float32](t, dir, "filter_logits.npy"), readNPY[float32](t, dir, "filter_probs.npy")
-	vocab := raw.shape[1]
+	dir := testkit.Golden(t)
+	raw, probs := testkit.ReadNPY(t, dir, "filter_logits.npy").Floats, testkit.ReadNPY(t, dir, "filter_probs.npy")
+	vocab := probs.Shape[1]
 	var cases []struct {
-		Row, TopK   int
-		TopP        float64
+		Row         int
+		TopK        int     `json:"top_k"`
+		TopP        float64 `json:"top_p"`
 		Temperature float64
 		Kept        []int32
 	}
-	var fields []map[string]json.RawMessage
-	b, err := os.ReadFile(filepath.Join(dir, "filter_cases.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b, &fields); err != nil {
-		t.Fatal(err)
-	}
-	cases = slices.Grow(cases, len(fields))[:len(fields)]
-	for i, f := range fields {
-		for key, to := range map[string]any{
-			"row": &cases[i].Row, "top_k": &cases[i].TopK, "top_p": &cases[i].TopP,
-			"temperature": &cases[i].Temperature, "kept": &cases[i].Kept,
-		} {
-			if err := json.Unmarshal(f[key], to); err != nil {
-				t.Fatalf("case %d, %s: %v", i, key, err)
-			}
-		}
-	}
+	testkit.ReadJSON(t, &cases, dir, "filter_cases.json")
 	cpu := newCPU(t, 1)
 	for _, c := range cases {
-		row := filtered(newSampler(cpu, vocab), raw.data[c.Row*vocab:][:vocab], limits{temperature: c.Temperature, topK: c.TopK, topP: c.TopP})
+		row := filtered(newSampler(cpu, vocab), raw[c.Row*vocab:][:vocab], limits{temperature: c.Temperature, topK: c.TopK, topP: c.TopP})
 		var kept []int32
 		norm := logSumExp(row)
 		for id, x := range row {
 			if !math.IsInf(float64(x), -1) {
 				kept = append(kept, int32(id))
 			}
-			got, want := math.Exp(float64(x)-norm), float64(probs.data[c.Row*vocab+id])
+			got, want := math.Exp(float64(x)-norm), float64(probs.Floats[c.Row*vocab+id])
 			if math.Abs(got-want) > 1e-5 {
 				t.Errorf("row %d, token %d: probability %g, want %g", c.Row, id, got, want)
 			}
@@ -68,11 +50,11 @@ func TestGoldenFilter(t *testing.T) {
 // Greedy decoding with the cache: the same tokens, and the logits that chose
 // them within 1e-4.
 func TestGoldenGreedy(t *testing.T) {
-	dir := goldenDir()
-	p := loadGolden(t, dir)
-	prefix := readNPY[int32](t, dir, "gen_prefix.npy").data
-	tokens := readNPY[int32](t, dir, "gen_tokens.npy").data
-	logits := readNPY[float32](t, dir, "gen_logits.npy")
+	dir := testkit.Golden(t)
+	p := loadModel(t, dir)
+	prefix := testkit.ReadNPY(t, dir, "gen_prefix.npy").Ints
+	tokens := testkit.ReadNPY(t, dir, "gen_tokens.npy").Ints
+	logits := testkit.ReadNPY(t, dir, "gen_logits.npy")
 	cpu := newCPU(t, 0)
 
 	f := newTestForwarder(t, cpu, p, kernel.FP32)
@@ -86,8 +68,8 @@ func TestGoldenGreedy(t *testing.T) {
 		if i == 0 {
 			continue
 		}
-		want := logits.data[(i-1)*logits.shape[1]:][:logits.shape[1]]
-		if d := maxDiff(got, want); d > 1e-4 {
+		want := logits.Floats[(i-1)*logits.Shape[1]:][:logits.Shape[1]]
+		if d := testkit.MaxDiff(got, want); !(d <= 1e-4) {
 			t.Errorf("step %d: logits differ by %g", i, d)
 		}
 	}
@@ -102,15 +84,25 @@ func TestGoldenGreedy(t *testing.T) {
 	}
 }
 
-func maxDiff(a, b []float32) float64 {
-	worst := 0.0
-	for i := range a {
-		d := math.Abs(float64(a[i] - b[i]))
-		if !(d <= worst) { // NaN too
-			worst = d
+// A model that nobody here made goes on as its makers say.
+func TestThirdPartyGreedy(t *testing.T) {
+	dir := filepath.Join(testkit.Root(t), "..", "shared", "fixtures", "third_party", "ort_tiny_random_gpt2")
+	if _, err := os.Stat(dir); err != nil {
+		t.Skip("third-party model not beside the checkout: ", err)
+	}
+	e := newEngine(t, loadModel(t, dir), newCPU(t, 0), EngineOptions{})
+	for _, c := range []struct{ prompt, want []int32 }{
+		{[]int32{0, 0, 0, 52}, []int32{204, 204, 204, 204, 204, 204}},
+		{[]int32{0, 0, 195, 731}, []int32{731, 114, 114, 114, 114, 114}},
+	} {
+		r, err := e.Generate(t.Context(), Request{PromptIDs: c.prompt, Length: len(c.want), Greedy: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Samples[0].Tokens; !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.prompt, got, c.want)
 		}
 	}
-	return worst
 }
 
 func newCPU(t testing.TB, threads int) *kernel.CPU {

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"promptgen/internal/kernel"
+	"promptgen/internal/testkit"
 )
 
 // A prompt gives the same logits to the bit however it is cut into segments,
@@ -31,7 +32,7 @@ func TestCutsChangeNothing(t *testing.T) {
 				at += n
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("%d tokens: logits differ by %g", len(prompt), maxDiff(got, want))
+				t.Errorf("%d tokens: logits differ by %g", len(prompt), testkit.MaxDiff(got, want))
 			}
 			for _, c := range []*cache{&whole, &cut, &beside} {
 				f.pool.release(c)
