@@ -69,6 +69,16 @@ type Stats struct {
 	PrefixHits, PrefixTokens int64
 }
 
+// Plus adds what o has done to s; how busy they are stays that of s.
+func (s Stats) Plus(o Stats) Stats {
+	s.Generated += o.Generated
+	s.Read += o.Read
+	s.Steps += o.Steps
+	s.PrefixHits += o.PrefixHits
+	s.PrefixTokens += o.PrefixTokens
+	return s
+}
+
 // NewEngine starts an engine over the weights p, which must not change any
 // more, and cpu, which is the engine's until Close. tok may be nil: requests
 // then give tokens and get tokens.

@@ -59,6 +59,8 @@ func newMetrics(m *models) *metrics {
 	counter("promptgen_tokens_generated_total", "Tokens written.", func(s generate.Stats) float64 { return float64(s.Generated) })
 	counter("promptgen_tokens_read_total", "Tokens of prompts and windows read.", func(s generate.Stats) float64 { return float64(s.Read) })
 	counter("promptgen_steps_total", "Passes over the weights.", func(s generate.Stats) float64 { return float64(s.Steps) })
+	counter("promptgen_prefix_hits_total", "Prompts that began like one before.", func(s generate.Stats) float64 { return float64(s.PrefixHits) })
+	counter("promptgen_prefix_tokens_total", "Tokens of prompts that were not read again for it.", func(s generate.Stats) float64 { return float64(s.PrefixTokens) })
 	x.handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	return x
 }
@@ -71,10 +73,7 @@ func (m *models) stats() generate.Stats {
 	if m.current != nil {
 		st = m.current.Engine.Stats()
 	}
-	st.Generated += m.done[0]
-	st.Read += m.done[1]
-	st.Steps += m.done[2]
-	return st
+	return st.Plus(m.done)
 }
 
 func (x *metrics) observe(route string, status int, took time.Duration) {

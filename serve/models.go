@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"promptgen/generate"
 )
 
 var errNotReady = errors.New("the model is not loaded yet: try again in a moment")
@@ -16,7 +18,7 @@ var errNotReady = errors.New("the model is not loaded yet: try again in a moment
 type models struct {
 	mu       sync.Mutex
 	current  *loaded
-	done     [3]int64 // tokens generated, tokens read and steps of models gone by
+	done     generate.Stats // what models gone by have done
 	draining atomic.Bool
 
 	reload sync.Mutex // one at a time
@@ -61,9 +63,7 @@ func (m *models) use(next *Model) (gone <-chan struct{}) {
 		old.Engine.Close()
 		st := old.Engine.Stats()
 		m.mu.Lock()
-		m.done[0] += st.Generated
-		m.done[1] += st.Read
-		m.done[2] += st.Steps
+		m.done = m.done.Plus(st)
 		m.mu.Unlock()
 		if old.Close != nil {
 			old.Close()

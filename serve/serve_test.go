@@ -407,7 +407,7 @@ func TestLogPanicMetrics(t *testing.T) {
 	}
 	r := ask(t, "GET", url+"/metrics", "")
 	for _, name := range []string{
-		`promptgen_requests_total{code="200",route="/generate"} 1`, "promptgen_queue_length 0", "promptgen_slots 16", "promptgen_tokens_generated_total",
+		`promptgen_requests_total{code="200",route="/generate"} 1`, "promptgen_queue_length 0", "promptgen_slots 16", "promptgen_prefix_hits_total", "promptgen_prefix_tokens_total", "promptgen_tokens_generated_total",
 		"promptgen_first_token_seconds_count 1", "promptgen_token_seconds", "promptgen_request_seconds_bucket", "go_goroutines", "process_resident_memory_bytes",
 	} {
 		if !strings.Contains(r.body, name) {
