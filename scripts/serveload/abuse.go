@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -173,24 +174,46 @@ func leave(ctx context.Context, s *server) (string, error) {
 }
 
 // flood lets 1,000 clients ask at once: only 200 and 503, and goroutines and
-// heap come back to where they were.
+// heap come back to where they were after a hundred clients: every place of the
+// server was taken then, so that its caches have their size.
 func flood(ctx context.Context, s *server) (string, error) {
-	if _, err := post(ctx, s.url+"/generate", request{"高", 5, 1, 1}); err != nil {
+	if _, err := burst(ctx, s, 100); err != nil {
 		return "", err
 	}
-	goroutines, err := s.figure(ctx, "go_goroutines")
+	// The collector runs by itself every two minutes on an idle server.
+	time.Sleep(130 * time.Second)
+	goroutines, heap, err := s.size(ctx)
 	if err != nil {
 		return "", err
 	}
-	heap, err := s.figure(ctx, "go_memstats_heap_inuse_bytes")
+	measured, err := burst(ctx, s, 1000)
 	if err != nil {
-		return "", err
+		return measured, err
 	}
+	var g, h float64
+	err = s.eventually(ctx, "goroutines and heap to come back", 3*time.Minute, func() bool {
+		var err error
+		g, h, err = s.size(ctx)
+		return err == nil && g <= goroutines+2 && h <= heap*1.1
+	})
+	return fmt.Sprintf("%s; goroutines %.0f, then %.0f; heap %.1f MiB, then %.1f", measured, goroutines, g, heap/(1<<20), h/(1<<20)), err
+}
+
+// size is the number of goroutines and the bytes of the heap in use.
+func (s *server) size(ctx context.Context) (goroutines, heap float64, err error) {
+	client.CloseIdleConnections()
+	goroutines, err = s.figure(ctx, "go_goroutines")
+	heap, err2 := s.figure(ctx, "go_memstats_heap_inuse_bytes")
+	return goroutines, heap, errors.Join(err, err2)
+}
+
+// burst lets that many clients ask at the same moment.
+func burst(ctx context.Context, s *server, clients int) (string, error) {
 	codes := map[int]int{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var failed error
-	for i := range 1000 {
+	for i := range clients {
 		wg.Go(func() {
 			r, err := post(ctx, s.url+"/generate", request{"高血压要注意", 20, 1, uint64(i)})
 			mu.Lock()
@@ -206,20 +229,11 @@ func flood(ctx context.Context, s *server) (string, error) {
 		})
 	}
 	wg.Wait()
-	client.CloseIdleConnections()
-	measured := fmt.Sprintf("1000 clients: %d answered, %d told to come back", codes[200], codes[503])
-	if failed != nil || codes[200]+codes[503] != 1000 {
+	measured := fmt.Sprintf("%d clients: %d answered, %d told to come back", clients, codes[200], codes[503])
+	if failed != nil || codes[200]+codes[503] != clients {
 		return measured, fmt.Errorf("statuses %v: %v", codes, failed)
 	}
-	// The collector runs by itself every two minutes on an idle server.
-	var g, h float64
-	err = s.eventually(ctx, "goroutines and heap to come back", 3*time.Minute, func() bool {
-		var e1, e2 error
-		g, e1 = s.figure(ctx, "go_goroutines")
-		h, e2 = s.figure(ctx, "go_memstats_heap_inuse_bytes")
-		return e1 == nil && e2 == nil && g <= goroutines+2 && h <= heap+16<<20
-	})
-	return fmt.Sprintf("%s; goroutines %.0f, then %.0f; heap %.1f MiB, then %.1f", measured, goroutines, g, heap/(1<<20), h/(1<<20)), err
+	return measured, nil
 }
 
 // drainWhole stops the server under 20 streams: all of them end whole.
