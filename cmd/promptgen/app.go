@@ -33,6 +33,7 @@ func newApp(s streams, environ []string) *app {
 		a.vocabCommand(),
 		a.tokenizeCommand(),
 		a.trainCommand(),
+		a.launchCommand(),
 		a.evalCommand(),
 		a.generateCommand(),
 		a.serveCommand(),

@@ -21,6 +21,7 @@ var settings = []string{
 	"GOLDEN",           // fixtures of the tests
 	"TOKENIZER_GOLDEN", // likewise
 	"VOCABS",           // likewise
+	"TEST_MPI",         // "required": tests fail where MPI is missing
 }
 
 // environment holds the PROMPTGEN_ variables without their prefix.

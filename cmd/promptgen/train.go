@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -112,7 +113,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		Epochs: c.Int("epochs"), BatchSize: c.Int("batch-size"), GradAccum: c.Int("grad-accum"), Stride: c.Int("stride"),
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), Schedule: train.Schedule(c.String("schedule")),
 		MaxGradNorm: c.Float64("max-grad-norm"), WeightDecay: c.Float64("weight-decay"),
-		DType: dt, Seed: c.Uint64("seed"), Threads: c.Int("threads"), ISA: a.env["ISA"],
+		DType: dt, Seed: c.Uint64("seed"), Threads: threads(c), ISA: a.env["ISA"],
 		Shards:   c.Int("shards"),
 		Dist:     dist.Options{Mode: dist.Mode(c.String("dist")), Library: a.env["MPI_LIB"], Timeout: c.Duration("dist-timeout")},
 		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
@@ -141,6 +142,15 @@ func saveEvery(faults *fault.List, text string) (steps int, interval time.Durati
 		faults.Addf("--save-every must be a number of steps, or a time such as 10m or 1h30m, not %q", text)
 	}
 	return 0, interval
+}
+
+// threads is --threads, or this rank's share of the machine's cores.
+func threads(c *cli.Context) int {
+	n, ranks := c.Int("threads"), dist.LocalRanks()
+	if n == 0 && ranks > 1 && c.String("dist") != string(dist.Off) {
+		n = max(1, runtime.GOMAXPROCS(0)/ranks)
+	}
+	return n
 }
 
 // positive checks whole-number flags that must be at least 1.

@@ -88,6 +88,20 @@ func Follower() bool {
 	return ok && l.rank != "0"
 }
 
+// LocalRanks is the number of the job's processes on this machine, as far as the
+// launcher tells; 1 without a launcher.
+func LocalRanks() int {
+	if !Launched() {
+		return 1
+	}
+	for _, name := range []string{"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"} {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 1
+}
+
 // longWait is the least that a rank waits while another may be writing a
 // checkpoint to a slow disk.
 const longWait = 30 * time.Minute

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"promptgen/train/launch"
+)
+
+func (a *app) launchCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "launch",
+		Usage:     "run a training on several machines with mpirun, and again when one fails",
+		ArgsUsage: "-- train …",
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "np", Value: 1, Usage: "`N` ranks (processes) in all"},
+			&cli.StringFlag{Name: "hostfile", Usage: "`FILE` with a line \"host slots=N\" for each machine (default: this machine, or the batch system's)"},
+			&cli.IntFlag{Name: "max-restarts", Value: 3, Usage: "start again from the last checkpoint at most `N` times, with the hosts that answer"},
+			&cli.StringFlag{Name: "mpirun", Value: "mpirun", Usage: "Open MPI's or MPICH's mpirun"},
+		},
+		Action: func(c *cli.Context) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("finding this program's file: %w", err)
+			}
+			return launch.Run(c.Context, launch.Options{
+				Ranks: c.Int("np"), Hostfile: c.String("hostfile"), MaxRestarts: c.Int("max-restarts"),
+				Mpirun: c.String("mpirun"), Program: program, Args: c.Args().Slice(),
+				Stdout: a.out, Stderr: a.err, Log: func(line string) { a.console.Log.Info(line) },
+			})
+		},
+	}
+}
