@@ -92,7 +92,8 @@ func (p *pool) finish() {
 func (p *pool) assist(w *worker) {
 	defer func() {
 		if f := recover(); f != nil {
-			p.failed.Store(&f)
+			failure := f // f itself would be allocated each time
+			p.failed.Store(&failure)
 		}
 	}()
 	p.work(w)
