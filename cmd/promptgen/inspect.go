@@ -109,6 +109,7 @@ type tokensInfo struct {
 	Path string `json:"path"`
 	Kind string `json:"kind"`
 	data.Manifest
+	Whole bool `json:"whole"`
 }
 
 func (a *app) inspectTokens(c *cli.Context, dir string) error {
@@ -122,7 +123,7 @@ func (a *app) inspectTokens(c *cli.Context, dir string) error {
 	}
 	m := set.Manifest
 	if c.Bool("json") {
-		return a.console.JSON(tokensInfo{dir, "token shards", m})
+		return a.console.JSON(tokensInfo{dir, "token shards", m, true})
 	}
 	return a.console.Facts(
 		ui.Fact{Name: dir, Value: "token shards"},
@@ -130,7 +131,8 @@ func (a *app) inspectTokens(c *cli.Context, dir string) error {
 		ui.Fact{Name: "tokens", Value: split(m.Train.Tokens, m.Val.Tokens)},
 		ui.Fact{Name: "[UNK] share", Value: fmt.Sprintf("%.3g %%", 100*m.Train.UnkShare())},
 		ui.Fact{Name: "vocabulary", Value: fmt.Sprintf("%d tokens, hash %.12s", m.VocabSize, m.VocabHash)},
-		ui.Fact{Name: "level", Value: m.Level})
+		ui.Fact{Name: "level", Value: m.Level},
+		ui.Fact{Name: "whole", Value: true})
 }
 
 func (a *app) inspectVocab(c *cli.Context, path string) error {

@@ -87,6 +87,7 @@ func (in *Info) folder() error {
 	for _, sub := range []string{in.Path, filepath.Join(in.Path, stateFolder)} {
 		if names, err := stateDirs(sub); err == nil && len(names) > 0 {
 			in.Kind = "training output"
+			in.Notes = append(in.Notes, "described by its newest training state, "+filepath.Join(sub, names[0]))
 			return in.state(filepath.Join(sub, names[0]))
 		}
 	}
@@ -127,6 +128,7 @@ func (in *Info) state(dir string) error {
 	in.DType, in.VocabHash = "fp32", s.VocabHash
 	in.VocabSize = s.Params.Config.VocabSize
 	in.Step, in.Epoch, in.UntiedHead = s.Step, s.Epoch, !s.Params.HeadTied
+	in.Training = &Training{Steps: s.Step, Epochs: s.Epoch, Seed: s.Seed, DataHash: s.DataHash}
 	return nil
 }
 
@@ -155,9 +157,11 @@ func (in *Info) file() error {
 	if err != nil {
 		return err
 	}
+	byName := index(tensors)
+	tied := bytes.Equal(byName[headName].Bytes, byName[bodyPrefix+"wte.weight"].Bytes)
 	for _, t := range tensors {
 		in.Tensors = append(in.Tensors, TensorInfo{t.Name, string(t.DType), t.Shape})
-		if t.DType.IsWeight() && !isMask(t.Name) {
+		if t.DType.IsWeight() && !isMask(t.Name) && !(t.Name == headName && tied) {
 			in.Parameters += int64(t.Len())
 		}
 	}
@@ -187,13 +191,16 @@ func parseAny(path string, b []byte) (kind string, tensors []blob.Tensor, err er
 	return "", nil, fault.Corrupt("%s: is no file of weights (safetensors, pytorch or gguf)", path)
 }
 
-// folderSize is the length of all files in a folder.
+// folderSize is the length of all files below a folder.
 func folderSize(dir string) (n int64) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
+	filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+		if err != nil {
+			return nil // what cannot be looked at is not counted
+		}
 		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
 			n += info.Size()
 		}
-	}
+		return nil
+	})
 	return n
 }
