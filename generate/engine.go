@@ -38,7 +38,7 @@ type EngineOptions struct {
 // Engine decodes the texts of many requests together. It is safe for
 // concurrent use; a kernel.CPU serves one Engine at a time.
 type Engine struct {
-	p        *model.Params
+	c        model.Config
 	tok      *tokenizer.Tokenizer // nil: requests of tokens only
 	opts     EngineOptions
 	bos, eos int32   // negative: none
@@ -79,10 +79,16 @@ func (s Stats) Plus(o Stats) Stats {
 	return s
 }
 
-// NewEngine starts an engine over the weights p, which must not change any
-// more, and cpu, which is the engine's until Close. tok may be nil: requests
-// then give tokens and get tokens.
+// NewEngine starts an engine over the weights p, of which it makes packed copies
+// (vectors and positions stay in use and must not change), and cpu, which is the
+// engine's until Close. tok may be nil: requests then give tokens and get tokens.
 func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*Engine, error) {
+	return NewEngineFrom(FromParams(p, nil), tok, cpu, o)
+}
+
+// NewEngineFrom is NewEngine over weights that need not be in memory.
+func NewEngineFrom(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*Engine, error) {
+	c, _ := src.Config()
 	var l fault.List
 	if o.DType == kernel.FP16 || o.DType > kernel.Q4_0 {
 		l.Addf("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", o.DType)
@@ -90,8 +96,8 @@ func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Eng
 	if o.Slots < 0 || o.Slots > 4096 {
 		l.Addf("slots must be between 0 and 4096, not %d", o.Slots)
 	}
-	if o.MaxContext < 0 || o.MaxContext > p.Config.NCtx {
-		l.Addf("max_context must be between 0 and the model's n_ctx (%d), not %d", p.Config.NCtx, o.MaxContext)
+	if o.MaxContext < 0 || o.MaxContext > c.NCtx {
+		l.Addf("max_context must be between 0 and the model's n_ctx (%d), not %d", c.NCtx, o.MaxContext)
 	}
 	if o.MaxQueue < 0 {
 		l.Addf("max_queue must not be negative")
@@ -99,23 +105,23 @@ func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Eng
 	if err := l.Err("engine"); err != nil {
 		return nil, err
 	}
-	if tok != nil && tok.Vocab().Len() > p.Config.VocabSize {
+	if tok != nil && tok.Vocab().Len() > c.VocabSize {
 		return nil, fault.Corrupt("the vocabulary has %d tokens, the model %d: they do not belong together",
-			tok.Vocab().Len(), p.Config.VocabSize)
+			tok.Vocab().Len(), c.VocabSize)
 	}
 	if o.Slots == 0 {
 		o.Slots = 16
 	}
 	if o.MaxContext == 0 {
-		o.MaxContext = p.Config.NCtx
+		o.MaxContext = c.NCtx
 	}
 	if o.PrefixTokens == 0 {
 		o.PrefixTokens = o.MaxContext
 	}
-	e := &Engine{p: p, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	e := &Engine{c: c, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	e.bos, e.eos = e.special(o.BOS, "[MASK]"), e.special(o.EOS, "[CLS]")
 	e.banned = e.neverDrawn()
-	f, err := newForwarder(cpu, p, o.DType)
+	f, err := newForwarder(cpu, src, o.DType)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +158,7 @@ func (e *Engine) neverDrawn() []int32 {
 			ids = append(ids, id)
 		}
 	}
-	for id := e.tok.Vocab().Len(); id < e.p.Config.VocabSize; id++ {
+	for id := e.tok.Vocab().Len(); id < e.c.VocabSize; id++ {
 		ids = append(ids, int32(id))
 	}
 	return ids
@@ -254,7 +260,7 @@ func (e *Engine) newJob(ctx context.Context, r Request) (*job, error) {
 // known checks that the model has the request's tokens, and a vocabulary where
 // the request has texts.
 func (e *Engine) known(r *Request, bos, eos int32) error {
-	vocab := int32(e.p.Config.VocabSize)
+	vocab := int32(e.c.VocabSize)
 	if bos >= vocab || eos >= vocab {
 		return fault.Usage("request: bos and eos must be tokens of the model, below %d", vocab)
 	}

@@ -16,7 +16,7 @@ const passRows = 512
 type forwarder struct {
 	cpu   *kernel.CPU
 	u     *decode.Unit
-	p     *model.Params
+	c     model.Config
 	w     *weights
 	dtype kernel.DType
 	act   kernel.Act
@@ -37,19 +37,19 @@ type segment struct {
 	ids   []int32
 }
 
-func newForwarder(cpu *kernel.CPU, p *model.Params, d kernel.DType) (*forwarder, error) {
+func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, error) {
 	u := decode.New(cpu)
-	w, err := packWeights(u, p, d)
+	w, err := packWeights(u, src, d)
 	if err != nil {
 		return nil, err
 	}
-	c := &p.Config
+	c, _ := src.Config()
 	layout := decode.Cache{Layers: c.NLayer, Heads: c.NHead, HeadDim: c.HeadDim(), DType: d}
 	act := map[model.Activation]kernel.Act{
 		model.GELUNew: kernel.ActGELUNew, model.GELU: kernel.ActGELU, model.ReLU: kernel.ActReLU,
 	}[c.Act()]
 	return &forwarder{
-		cpu: cpu, u: u, p: p, w: w, dtype: d, act: act, pool: &pool{words: layout.Words()},
+		cpu: cpu, u: u, c: c, w: w, dtype: d, act: act, pool: &pool{words: layout.Words()},
 		attn: decode.Attention{Cache: layout},
 	}, nil
 }
@@ -60,7 +60,7 @@ func (f *forwarder) close() { f.w.free() }
 // run reads the segments and returns the logits after the last row of each,
 // [len(segs), vocab], valid until the next call.
 func (f *forwarder) run(segs []segment) []float32 {
-	c := &f.p.Config
+	c := &f.c
 	n := len(segs)
 	grow(&f.last, n*c.NEmbd)
 	var pass []piece
@@ -72,15 +72,21 @@ func (f *forwarder) run(segs []segment) []float32 {
 			pass = append(pass, piece{s.cache, s.ids[at : at+m], i, at+m == len(s.ids)})
 			at, rows = at+m, rows+m
 			if rows == passRows {
-				f.pass(pass, rows)
+				f.pass(pass, rows, false)
 				pass, rows = pass[:0], 0
 			}
 		}
 	}
-	f.pass(pass, rows)
-	logits := grow(&f.logits, n*c.VocabSize)
-	f.normed(f.last, f.w.gain, f.w.bias, n)
-	f.u.Multiply(&decode.Product{M: n, A: &f.op, W: f.w.head, C: logits, LDC: c.VocabSize})
+	f.pass(pass, rows, false)
+	return f.headOf(f.last, n)
+}
+
+// headOf is the logits of the first n rows of x, valid until the next call.
+func (f *forwarder) headOf(x []float32, n int) []float32 {
+	vocab := f.c.VocabSize
+	logits := grow(&f.logits, n*vocab)
+	f.normed(x, f.w.gain, f.w.bias, n)
+	f.u.Multiply(&decode.Product{M: n, A: &f.op, W: f.w.head, C: logits, LDC: vocab})
 	return logits
 }
 
@@ -92,13 +98,14 @@ type piece struct {
 	final bool // the segment's last row is among them
 }
 
-// pass takes the pieces' rows through all layers. Of the last layer only the
-// keys and values are needed, and what follows from the segments' final rows.
-func (f *forwarder) pass(pieces []piece, rows int) {
+// pass takes the pieces' rows through all layers. Unless all rows are wanted,
+// only the keys and values are needed of the last layer, and what follows from
+// the segments' final rows.
+func (f *forwarder) pass(pieces []piece, rows int, all bool) {
 	if rows == 0 {
 		return
 	}
-	c := &f.p.Config
+	c := &f.c
 	e := c.NEmbd
 	for _, b := range []*[]float32{&f.x, &f.y, &f.norm, &f.att} {
 		grow(b, rows*e)
@@ -114,8 +121,9 @@ func (f *forwarder) pass(pieces []piece, rows int) {
 		r += len(p.ids)
 	}
 	for l := range c.NLayer {
-		f.attention(l, rows)
-		if l == c.NLayer-1 {
+		few := l == c.NLayer-1 && !all
+		f.attention(l, rows, few)
+		if few {
 			rows = f.keepFinal(pieces)
 		}
 		f.mlp(l, rows)
@@ -132,7 +140,7 @@ func (f *forwarder) pass(pieces []piece, rows int) {
 
 // keepFinal moves the final rows of x and att to the front and counts them.
 func (f *forwarder) keepFinal(pieces []piece) int {
-	e := f.p.Config.NEmbd
+	e := f.c.NEmbd
 	r, n := 0, 0
 	for _, p := range pieces {
 		r += len(p.ids)
@@ -147,7 +155,7 @@ func (f *forwarder) keepFinal(pieces []piece) int {
 
 // embed sets x to token plus position embedding.
 func (f *forwarder) embed(pieces []piece) {
-	e := f.p.Config.NEmbd
+	e := f.c.NEmbd
 	r := 0
 	for _, p := range pieces {
 		base := r
@@ -160,14 +168,14 @@ func (f *forwarder) embed(pieces []piece) {
 	}
 }
 
-// attention sets att to the attention of LN(x) and, in the last layer, only for
-// the pieces' last rows.
-func (f *forwarder) attention(l, rows int) {
-	b, e := &f.w.blocks[l], f.p.Config.NEmbd
-	f.normed(f.x, b.LN1Gain, b.LN1Bias, rows)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.attn, Bias: b.AttnB, C: f.qkv, LDC: 3 * e})
+// attention sets att to the attention of LN(x), of few only for the pieces' last
+// rows.
+func (f *forwarder) attention(l, rows int, few bool) {
+	b, e := &f.w.blocks[l], f.c.NEmbd
+	f.normed(f.x, b.gain1, b.bias1, rows)
+	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.attn, Bias: b.attnB, C: f.qkv, LDC: 3 * e})
 	f.attn.Layer = l
-	if l == f.p.Config.NLayer-1 {
+	if few {
 		for i := range f.attn.Segments {
 			f.attn.Segments[i].From = f.attn.Segments[i].Rows - 1
 		}
@@ -177,13 +185,13 @@ func (f *forwarder) attention(l, rows int) {
 
 // mlp ends a layer: x += proj(att); x += mlp(LN(x)).
 func (f *forwarder) mlp(l, rows int) {
-	b, e, in := &f.w.blocks[l], f.p.Config.NEmbd, f.p.Config.Inner()
+	b, e, in := &f.w.blocks[l], f.c.NEmbd, f.c.Inner()
 	f.operand(f.att, rows, e)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.proj, Bias: b.ProjB, Residual: f.x, C: f.y, LDC: e})
-	f.normed(f.y, b.LN2Gain, b.LN2Bias, rows)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.fc, Bias: b.FcB, Act: f.act, C: f.fc, LDC: in})
+	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.proj, Bias: b.projB, Residual: f.x, C: f.y, LDC: e})
+	f.normed(f.y, b.gain2, b.bias2, rows)
+	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.fc, Bias: b.fcB, Act: f.act, C: f.fc, LDC: in})
 	f.operand(f.fc, rows, in)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.out, Bias: b.OutB, Residual: f.y, C: f.x, LDC: e})
+	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.out, Bias: b.outB, Residual: f.y, C: f.x, LDC: e})
 }
 
 // operand makes rows of x [rows, width] the next product's.
@@ -194,8 +202,8 @@ func (f *forwarder) operand(x []float32, rows, width int) {
 
 // normed makes LN(x) the next product's operand.
 func (f *forwarder) normed(x, gain, bias []float32, rows int) {
-	e := f.p.Config.NEmbd
-	eps := float32(f.p.Config.LayerNormEpsilon)
+	e := f.c.NEmbd
+	eps := float32(f.c.LayerNormEpsilon)
 	f.u.Shape(&f.op, f.dtype, rows, e)
 	norm := grow(&f.norm, rows*e)
 	f.u.EachRow(rows, func(r int) {

@@ -33,7 +33,7 @@ type scheduler struct {
 func newScheduler(e *Engine, f *forwarder) *scheduler {
 	s := &scheduler{e: e, f: f, known: prefixes{pool: f.pool, limit: pagesOf(max(0, e.opts.PrefixTokens))}}
 	for range f.cpu.Threads() {
-		s.samplers = append(s.samplers, newSampler(f.cpu, f.p.Config.VocabSize))
+		s.samplers = append(s.samplers, newSampler(f.cpu, f.c.VocabSize))
 	}
 	return s
 }
@@ -143,7 +143,7 @@ func (s *scheduler) step() {
 	logits := s.f.run(s.segs)
 	s.e.stats.steps.Add(1)
 	s.e.stats.read.Add(int64(rows - segs + fresh))
-	v := s.f.p.Config.VocabSize
+	v := s.f.c.VocabSize
 	s.raw = s.raw[:0]
 	for _, q := range s.running {
 		n := v

@@ -6,7 +6,6 @@ import (
 	"promptgen/internal/decode"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
-	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 )
 
@@ -20,71 +19,107 @@ type weights struct {
 }
 
 type blockWeights struct {
-	*model.Block                       // vectors
-	attn, proj, fc, out *decode.Matrix // [in, out]
+	attn, proj, fc, out     *decode.Matrix // [in, out]
+	attnB, projB, fcB, outB []float32
+	gain1, bias1            []float32
+	gain2, bias2            []float32
 }
 
-// packWeights packs p for products in d. A matrix with a value that is not
-// finite is an error that names it.
-func packWeights(u *decode.Unit, p *model.Params, d kernel.DType) (_ *weights, err error) {
+// packWeights packs a source's weights for products in d. A value that is not
+// finite is an error that names its tensor.
+func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 	enc, ok := blob.Named(d.String())
 	if !ok || d == kernel.FP16 {
 		return nil, fault.Usage("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", d)
 	}
-	w := &weights{wpe: p.WPE, gain: p.LNFGain, bias: p.LNFBias}
-	defer func() {
-		if err != nil {
-			w.free()
-		}
-	}()
-	pack := func(name string, data []float32, k, n int, byColumn bool) *decode.Matrix {
-		if err != nil {
-			return nil
-		}
-		s := &columns{data: data, k: k, n: n, byColumn: byColumn, enc: enc, per: make([]columnBuffer, u.CPU().Threads())}
-		var m *decode.Matrix
-		if m, err = u.Pack(d, k, n, s.read); err != nil {
-			err = fault.Corrupt("%s: %w", name, err)
-		}
-		return m
-	}
-	c := &p.Config
+	c, untied := src.Config()
 	e, in := c.NEmbd, c.Inner()
 	if block := int(blob.QBlock); (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
 		return nil, fault.Usage("%v stores weights in blocks of %d, and the model's n_embd (%d) and n_inner (%d) are no multiples of it: use bf16", d, block, e, in)
 	}
-	if err = finiteVectors(p); err != nil {
-		return nil, err
-	}
-	w.wte = pack("transformer.wte.weight", p.WTE, e, c.VocabSize, true)
+	p := &packer{u: u, src: src, dtype: d, enc: enc, buf: make([][]byte, u.CPU().Threads())}
+	w := &weights{blocks: make([]blockWeights, c.NLayer)}
+	w.wte = p.matrix(embeddingName, e, c.VocabSize)
 	w.head = w.wte
-	if !p.HeadTied {
-		w.head = pack("lm_head.weight", p.Head, e, c.VocabSize, true)
+	if untied {
+		w.head = p.matrix(headName, e, c.VocabSize)
 	}
-	for l := range p.Blocks {
-		b, at := &p.Blocks[l], fmt.Sprintf("transformer.h.%d.", l)
-		w.blocks = append(w.blocks, blockWeights{
-			Block: b,
-			attn:  pack(at+"attn.c_attn.weight", b.AttnW, e, 3*e, false),
-			proj:  pack(at+"attn.c_proj.weight", b.ProjW, e, e, false),
-			fc:    pack(at+"mlp.c_fc.weight", b.FcW, e, in, false),
-			out:   pack(at+"mlp.c_proj.weight", b.OutW, in, e, false),
-		})
+	w.wpe = p.vector(positionsName, c.NPositions*e)
+	for l := range w.blocks {
+		at := fmt.Sprintf("transformer.h.%d.", l)
+		w.blocks[l] = blockWeights{
+			gain1: p.vector(at+"ln_1.weight", e), bias1: p.vector(at+"ln_1.bias", e),
+			attn: p.matrix(at+"attn.c_attn.weight", e, 3*e), attnB: p.vector(at+"attn.c_attn.bias", 3*e),
+			proj: p.matrix(at+"attn.c_proj.weight", e, e), projB: p.vector(at+"attn.c_proj.bias", e),
+			gain2: p.vector(at+"ln_2.weight", e), bias2: p.vector(at+"ln_2.bias", e),
+			fc: p.matrix(at+"mlp.c_fc.weight", e, in), fcB: p.vector(at+"mlp.c_fc.bias", in),
+			out: p.matrix(at+"mlp.c_proj.weight", in, e), outB: p.vector(at+"mlp.c_proj.bias", e),
+		}
 	}
-	return w, err
+	w.gain, w.bias = p.vector("transformer.ln_f.weight", e), p.vector("transformer.ln_f.bias", e)
+	if p.err != nil {
+		w.free()
+		return nil, p.err
+	}
+	return w, nil
 }
 
-// finiteVectors looks for a value that is not finite in what is not packed.
-func finiteVectors(p *model.Params) error {
-	for _, t := range p.Tensors {
-		if len(t.Shape) == 2 && t.Name != "transformer.wpe.weight" {
-			continue
-		}
-		if i := notFinite(t.Data); i >= 0 {
-			return fault.Corrupt("%s: value %d is not finite", t.Name, i)
-		}
+// packer reads tensors until the first error, which stays.
+type packer struct {
+	u     *decode.Unit
+	src   Source
+	dtype kernel.DType
+	enc   blob.DType
+	buf   [][]byte // of each worker
+	err   error
+}
+
+func (p *packer) vector(name string, n int) []float32 {
+	if p.err != nil {
+		return nil
 	}
-	return nil
+	v, err := p.src.Vector(name)
+	switch i := notFinite(v); {
+	case err != nil:
+	case len(v) != n:
+		err = fmt.Errorf("has %d values, and the model's shape asks for %d", len(v), n)
+	case i >= 0:
+		err = fmt.Errorf("value %d is not finite", i)
+	}
+	p.fail(name, err)
+	return v
+}
+
+func (p *packer) matrix(name string, k, n int) *decode.Matrix {
+	if p.err != nil {
+		return nil
+	}
+	read := p.src.Columns(name, k, n, p.dtype, len(p.buf))
+	m, err := p.u.Pack(p.dtype, k, n, func(worker, lo, hi int) ([][]byte, error) {
+		cols, floats, err := read(worker, lo, hi)
+		if err != nil || cols != nil {
+			return cols, err
+		}
+		if i := notFinite(floats); i >= 0 {
+			return nil, fmt.Errorf("value %d of column %d is not finite", i%k, lo+i/k)
+		}
+		b := blob.Encode(p.buf[worker][:0], p.enc, floats)
+		p.buf[worker] = b
+		cols = make([][]byte, hi-lo)
+		for j := range cols {
+			cols[j] = b[len(b)/len(cols)*j:][:len(b)/len(cols)]
+		}
+		return cols, nil
+	})
+	p.fail(name, err)
+	p.src.Done(name)
+	return m
+}
+
+func (p *packer) fail(name string, err error) {
+	if err != nil && p.err == nil {
+		p.err = fault.Corrupt("%s: %w", name, err)
+	}
 }
 
 // notFinite is the index of the first value that is NaN or infinite, or -1.
@@ -97,6 +132,16 @@ func notFinite(x []float32) int {
 	return -1
 }
 
+// matrices calls f for each that a step multiplies by.
+func (w *weights) matrices(f func(*decode.Matrix)) {
+	f(w.head)
+	for _, b := range w.blocks {
+		for _, m := range []*decode.Matrix{b.attn, b.proj, b.fc, b.out} {
+			f(m)
+		}
+	}
+}
+
 // free gives the packed matrices' memory back.
 func (w *weights) free() {
 	drop := func(m *decode.Matrix) {
@@ -105,70 +150,13 @@ func (w *weights) free() {
 		}
 	}
 	if w.head != w.wte {
-		drop(w.head)
+		drop(w.wte)
 	}
-	drop(w.wte)
-	for _, b := range w.blocks {
-		drop(b.attn)
-		drop(b.proj)
-		drop(b.fc)
-		drop(b.out)
-	}
+	w.matrices(drop)
 }
 
 // bytes is what a step reads of the weights.
-func (w *weights) bytes() int {
-	n := w.head.Bytes()
-	for _, b := range w.blocks {
-		n += b.attn.Bytes() + b.proj.Bytes() + b.fc.Bytes() + b.out.Bytes()
-	}
+func (w *weights) bytes() (n int) {
+	w.matrices(func(m *decode.Matrix) { n += m.Bytes() })
 	return n
-}
-
-// columns reads the columns of a float32 matrix, stored [k, n] or, byColumn,
-// [n, k], and encodes them.
-type columns struct {
-	data     []float32
-	k, n     int
-	byColumn bool
-	enc      blob.DType
-	per      []columnBuffer // of each worker
-}
-
-type columnBuffer struct {
-	floats []float32
-	bytes  []byte
-	cols   [][]byte
-}
-
-func (s *columns) read(worker, lo, hi int) ([][]byte, error) {
-	b := &s.per[worker]
-	b.bytes, b.cols = b.bytes[:0], b.cols[:0]
-	floats := s.gather(b, lo, hi)
-	if i := notFinite(floats); i >= 0 {
-		return nil, fmt.Errorf("value %d of column %d is not finite", i%s.k, lo+i/s.k)
-	}
-	b.bytes = blob.Encode(b.bytes, s.enc, floats)
-	size := len(b.bytes) / (hi - lo)
-	for j := range hi - lo {
-		b.cols = append(b.cols, b.bytes[j*size:(j+1)*size])
-	}
-	return b.cols, nil
-}
-
-// gather is columns [lo,hi), one after another.
-func (s *columns) gather(b *columnBuffer, lo, hi int) []float32 {
-	if s.byColumn {
-		return s.data[lo*s.k : hi*s.k]
-	}
-	if len(b.floats) < (hi-lo)*s.k {
-		b.floats = make([]float32, (hi-lo)*s.k)
-	}
-	f := b.floats[:(hi-lo)*s.k]
-	for k := range s.k {
-		for j, v := range s.data[k*s.n+lo : k*s.n+hi] {
-			f[j*s.k+k] = v
-		}
-	}
-	return f
 }

@@ -36,14 +36,14 @@ type memoryGauge struct {
 
 func (g *memoryGauge) read() int64 {
 	if now := time.Now(); now.Sub(g.last) > rssEvery {
-		g.last, g.peak = now, peakRSS()
+		g.last, g.peak = now, PeakRSS()
 	}
 	return g.peak
 }
 
-// peakRSS is the largest resident size that this process has had, in bytes; 0
+// PeakRSS is the largest resident size that this process has had, in bytes; 0
 // where the system does not tell.
-func peakRSS() int64 {
+func PeakRSS() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0

@@ -359,7 +359,7 @@ func (t *trainer) finished(ctx context.Context) (*Result, error) {
 func (t *trainer) result() *Result {
 	r := &Result{
 		Steps: t.at.Step, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(), ValLoss: t.at.ValLoss,
-		TokensPerSec: t.clock.overall(), PeakRSS: peakRSS(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
+		TokensPerSec: t.clock.overall(), PeakRSS: PeakRSS(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
 		BestValLoss: t.at.Best, Stopped: t.stoppedEarly(), Elsewhere: !t.group.Lead(),
 	}
 	if t.at.Best != nil {

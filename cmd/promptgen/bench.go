@@ -22,6 +22,7 @@ type benchKind struct {
 func (a *app) benchKinds() []benchKind {
 	return []benchKind{
 		{"train", a.benchTrain},
+		{"infer", a.benchInfer},
 		{"gemm", a.benchGemm},
 	}
 }
@@ -40,7 +41,9 @@ func (a *app) benchCommand() *cli.Command {
 			&cli.StringFlag{Name: "config", Value: "mini", Usage: "model config: a `FILE`, a preset, or a shape that peers are measured at (" + strings.Join(bench.Names(), ", ") + ")"},
 			&cli.IntFlag{Name: "vocab-size", Usage: "tokens in the vocabulary (default: the config's, else 21128)"},
 			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Usage: "windows computed together (default: the shape's, else 8)"},
-			dtypeFlag("", trainingTypes),
+			dtypeFlag("", inferenceTypes),
+			&cli.StringFlag{Name: "model", Usage: "infer: a model `FOLDER` or GGUF file instead of random weights"},
+			vocabFlag("infer: vocabulary `FILE` of --model"),
 			&cli.Float64Flag{Name: "dropout", Usage: "all dropouts (default: the config's)"},
 			&cli.IntFlag{Name: "steps", Usage: "measure `N` steps (default: a few seconds)"},
 		},

@@ -252,6 +252,12 @@ func (a *app) loadModel(c *cli.Context) (*checkpoint.Model, error) {
 	return m, nil
 }
 
+// modelSource is a model's weights for an engine. Their pages are let go once
+// they are packed.
+func modelSource(m *checkpoint.Model) generate.Source {
+	return generate.FromParams(m.Params, m.LetGo)
+}
+
 // openGenerator loads the model that the flags name and makes it ready.
 func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *generator, err error) {
 	var faults fault.List
@@ -283,7 +289,7 @@ func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *genera
 	if g.cpu, err = kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]}); err != nil {
 		return nil, fault.With(fault.CodeUsage, err)
 	}
-	if g.engine, err = generate.NewEngine(m.Params, tok, g.cpu, o); err != nil {
+	if g.engine, err = generate.NewEngineFrom(modelSource(m), tok, g.cpu, o); err != nil {
 		g.cpu.Close()
 		return nil, err
 	}

@@ -65,3 +65,31 @@ func TestCancelled(t *testing.T) {
 		t.Error("went on")
 	}
 }
+
+// Generation can be measured, and a smaller format reads less.
+func TestInfer(t *testing.T) {
+	s, err := LoadShape("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Config.VocabSize = 70
+	cpu, err := kernel.New(kernel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cpu.Close()
+	bytes := 0
+	for _, d := range []kernel.DType{kernel.BF16, kernel.Q4_0} {
+		r, err := Infer(context.Background(), InferOptions{Config: s.Config, DType: d, CPU: cpu})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !(r.Prefill > 0 && r.Decode > 0 && r.DecodeLong > 0 && r.Batch5 > 0 && r.Request > 0 && r.LimitBytes > 0) {
+			t.Errorf("%v: %+v", d, r)
+		}
+		if bytes > 0 && r.DecodeBytes >= bytes {
+			t.Errorf("%v reads %d bytes a token, the larger format %d", d, r.DecodeBytes, bytes)
+		}
+		bytes = r.DecodeBytes
+	}
+}

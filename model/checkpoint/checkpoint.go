@@ -123,6 +123,15 @@ func tempFile(b []byte) (path string, err error) {
 	return f.Name(), errors.Join(err, f.Close())
 }
 
+// LetGo tells the system that a tensor's memory will not be needed soon: where it
+// is a view of a mapped file its pages are dropped, and read again should
+// anything ask for them. Parameters that were changed must not be let go.
+func (m *Model) LetGo(data []float32) {
+	for _, f := range m.files {
+		f.LetGo(blob.AsBytes(data))
+	}
+}
+
 // Close gives mapped weights back; Params must not be used from then on. A
 // model that serves until the process ends need not be closed.
 func (m *Model) Close() error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"unsafe"
 
 	"promptgen/internal/fault"
 )
@@ -44,6 +45,19 @@ func Open(path string) (*File, error) {
 		return nil, err
 	}
 	return &File{path, b, unmap}, nil
+}
+
+// LetGo drops the pages of b from memory if it is a part of the mapping. They
+// are read again when they are looked at; what was written to them is lost.
+func (f *File) LetGo(b []byte) {
+	if f.unmap == nil || len(b) == 0 {
+		return
+	}
+	start, first := uintptr(unsafe.Pointer(&f.Bytes[0])), uintptr(unsafe.Pointer(&b[0]))
+	if first < start || first-start > uintptr(len(f.Bytes)-len(b)) {
+		return
+	}
+	dropPages(f.Bytes, int(first-start), int(first-start)+len(b))
 }
 
 // Close gives the mapping back. Every view of it is invalid from then on.

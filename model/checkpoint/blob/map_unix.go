@@ -19,3 +19,12 @@ func mapFile(f *os.File, size int64) ([]byte, func() error, error) {
 	}
 	return b, func() error { return unix.Munmap(b) }, nil
 }
+
+// dropPages lets the whole pages of bytes [lo,hi) of a mapping go.
+func dropPages(b []byte, lo, hi int) {
+	page := os.Getpagesize()
+	lo, hi = (lo+page-1)/page*page, hi/page*page
+	if lo < hi {
+		_ = unix.Madvise(b[lo:hi], unix.MADV_DONTNEED) // a wish
+	}
+}

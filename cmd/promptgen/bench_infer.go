@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"promptgen/cmd/promptgen/ui"
+	"promptgen/internal/bench"
+	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
+)
+
+// benchInfer measures generation, of random weights in the shape of --config or
+// of the model that --model names.
+func (a *app) benchInfer(c *cli.Context) error {
+	var faults fault.List
+	o := bench.InferOptions{DType: dtype(&faults, c.String("dtype"), inferenceTypes), Seed: c.Uint64("seed")}
+	if c.IsSet("model") == c.IsSet("config") && c.IsSet("model") {
+		faults.Addf("name either --config or --model")
+	}
+	if !c.IsSet("model") {
+		shape, err := bench.LoadShape(c.String("config"))
+		if err != nil {
+			faults.Addf("%v", err)
+		}
+		if c.IsSet("vocab-size") {
+			positive(&faults, c, "vocab-size")
+			shape.Config.VocabSize = c.Int("vocab-size")
+		}
+		o.Config = shape.Config
+	}
+	if err := faults.Err("bench infer"); err != nil {
+		return err
+	}
+	if c.IsSet("model") {
+		m, err := a.loadModel(c)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		o.Source = modelSource(m)
+	}
+	cpu, err := kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]})
+	if err != nil {
+		return fault.With(fault.CodeUsage, err)
+	}
+	defer cpu.Close()
+	o.CPU = cpu
+	r, err := bench.Infer(c.Context, o)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return a.console.JSON(r)
+	}
+	return a.console.Facts(append([]ui.Fact{
+		{Name: "prefill", Value: fmt.Sprintf("%.0f tokens/s (%d tokens)", r.Prefill, r.PrefillLen)},
+		{Name: "decode", Value: fmt.Sprintf("%.1f tokens/s", r.Decode)},
+		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% (%s of weights a token, %.1f GB/s)", 100*r.Share, ui.Bytes(int64(r.DecodeBytes)), r.LimitBytes/1e9)},
+		{Name: fmt.Sprintf("decode at %d tokens", r.LongLen), Value: fmt.Sprintf("%.1f tokens/s (%.0f %%)", r.DecodeLong, 100*r.LongShare)},
+		{Name: "5 samples together", Value: fmt.Sprintf("%.0f tokens/s", r.Batch5)},
+		{Name: "5 samples of 50 tokens", Value: fmt.Sprintf("%.0f ms (first token after %.0f ms)", r.Request, r.First)},
+		{Name: "packing the weights", Value: fmt.Sprintf("%.0f ms", r.LoadMS)},
+		{Name: "peak memory", Value: ui.Bytes(r.PeakRSS)},
+	}, machineFacts(r.Machine, r.Threads, r.ISA)...)...)
+}
