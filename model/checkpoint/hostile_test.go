@@ -238,7 +238,50 @@ func TestMutatedFiles(t *testing.T) {
 	}
 }
 
+// The same for a training state, its manifest before all.
+func TestMutatedStates(t *testing.T) {
+	rounds := *mutants
+	if testing.Short() {
+		rounds = min(rounds, 40)
+	}
+	states := t.TempDir()
+	s := smallState(t, 7)
+	if err := SaveState(context.Background(), states, s); err != nil {
+		t.Fatal(err)
+	}
+	load := func(dir string) (*Model, error) {
+		_, err := LoadState(dir)
+		return &Model{}, err
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, name := range []string{manifestName, stateFacts, stateTensors, stateMetrics} {
+		file := filepath.Join(s.Dir, name)
+		whole, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range rounds {
+			mutant := mutate(r, whole)
+			if err := os.WriteFile(file, mutant, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			checkMutantBy(t, load, file, s.Dir, len(mutant), i)
+		}
+		if err := os.WriteFile(file, whole, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := LoadState(s.Dir); err != nil {
+		t.Fatalf("the state as it was: %v", err)
+	}
+}
+
 func checkMutant(t *testing.T, file, load string, size, round int) {
+	t.Helper()
+	checkMutantBy(t, func(path string) (*Model, error) { return Load(path, LoadOptions{}) }, file, load, size, round)
+}
+
+func checkMutantBy(t *testing.T, open func(string) (*Model, error), file, load string, size, round int) {
 	t.Helper()
 	defer func() {
 		if p := recover(); p != nil {
@@ -247,7 +290,7 @@ func checkMutant(t *testing.T, file, load string, size, round int) {
 	}()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	m, err := Load(load, LoadOptions{})
+	m, err := open(load)
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > uint64(2*size+16<<20) {
 		t.Fatalf("%s, mutant %d: took %d bytes for a file of %d", file, round, used, size)
