@@ -72,3 +72,6 @@ func attnScaleAVX2(dst *float32, ldd int, src *float32, lds int, factor *float32
 
 //go:noescape
 func attnDotsAVX2(dst *float32, x *float32, ldx int, y *float32, ldy int, rows int, cols int)
+
+//go:noescape
+func packTurnAVX2(blocks int, src *float32, offsets *[8]int, dst *float32, width int, put int)

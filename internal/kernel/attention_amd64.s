@@ -7250,3 +7250,87 @@ done40:
 	JNZ          row
 	VZEROUPPER
 	RET
+
+// func packTurnAVX2(blocks int, src *float32, offsets *[8]int, dst *float32, width int, put int)
+// Requires: AVX
+TEXT ·packTurnAVX2(SB), NOSPLIT, $0-48
+	MOVQ    blocks+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    offsets+16(FP), DX
+	MOVQ    dst+24(FP), BX
+	MOVQ    width+32(FP), SI
+	MOVQ    put+40(FP), DI
+	LEAQ    laneMask<>+0(SB), R8
+	NEGQ    DI
+	VMOVUPS 32(R8)(DI*4), Y15
+
+block:
+	MOVQ        (DX), DI
+	VMOVUPS     (CX)(DI*1), X0
+	MOVQ        32(DX), DI
+	VINSERTF128 $0x01, (CX)(DI*1), Y0, Y0
+	MOVQ        8(DX), DI
+	VMOVUPS     (CX)(DI*1), X1
+	MOVQ        40(DX), DI
+	VINSERTF128 $0x01, (CX)(DI*1), Y1, Y1
+	MOVQ        16(DX), DI
+	VMOVUPS     (CX)(DI*1), X2
+	MOVQ        48(DX), DI
+	VINSERTF128 $0x01, (CX)(DI*1), Y2, Y2
+	MOVQ        24(DX), DI
+	VMOVUPS     (CX)(DI*1), X3
+	MOVQ        56(DX), DI
+	VINSERTF128 $0x01, (CX)(DI*1), Y3, Y3
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y6
+	VUNPCKHPS   Y3, Y2, Y7
+	VUNPCKLPD   Y6, Y4, Y0
+	VUNPCKHPD   Y6, Y4, Y1
+	VUNPCKLPD   Y7, Y5, Y2
+	VUNPCKHPD   Y7, Y5, Y3
+	VMASKMOVPS  Y0, Y15, (BX)
+	ADDQ        SI, BX
+	VMASKMOVPS  Y1, Y15, (BX)
+	ADDQ        SI, BX
+	VMASKMOVPS  Y2, Y15, (BX)
+	ADDQ        SI, BX
+	VMASKMOVPS  Y3, Y15, (BX)
+	ADDQ        SI, BX
+	MOVQ        (DX), DI
+	VMOVUPS     16(CX)(DI*1), X0
+	MOVQ        32(DX), DI
+	VINSERTF128 $0x01, 16(CX)(DI*1), Y0, Y0
+	MOVQ        8(DX), DI
+	VMOVUPS     16(CX)(DI*1), X1
+	MOVQ        40(DX), DI
+	VINSERTF128 $0x01, 16(CX)(DI*1), Y1, Y1
+	MOVQ        16(DX), DI
+	VMOVUPS     16(CX)(DI*1), X2
+	MOVQ        48(DX), DI
+	VINSERTF128 $0x01, 16(CX)(DI*1), Y2, Y2
+	MOVQ        24(DX), DI
+	VMOVUPS     16(CX)(DI*1), X3
+	MOVQ        56(DX), DI
+	VINSERTF128 $0x01, 16(CX)(DI*1), Y3, Y3
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y6
+	VUNPCKHPS   Y3, Y2, Y7
+	VUNPCKLPD   Y6, Y4, Y0
+	VUNPCKHPD   Y6, Y4, Y1
+	VUNPCKLPD   Y7, Y5, Y2
+	VUNPCKHPD   Y7, Y5, Y3
+	VMASKMOVPS  Y0, Y15, (BX)
+	ADDQ        SI, BX
+	VMASKMOVPS  Y1, Y15, (BX)
+	ADDQ        SI, BX
+	VMASKMOVPS  Y2, Y15, (BX)
+	ADDQ        SI, BX
+	VMASKMOVPS  Y3, Y15, (BX)
+	ADDQ        SI, BX
+	ADDQ        $0x20, CX
+	DECQ        AX
+	JNZ         block
+	VZEROUPPER
+	RET

@@ -61,3 +61,20 @@ func passes(plain, drop func(p *byte)) [2]func(*attnPass) {
 		func(p *attnPass) { drop((*byte)(unsafe.Pointer(p))) },
 	}
 }
+
+// turn8 is turn16 for AVX2: blocks of 8 rows by 8 values.
+func turn8(dst []float32, width int, o operand, r, rows, k, kc int, _ *tile) int {
+	blocks := kc / 8
+	if blocks == 0 {
+		return 0
+	}
+	for c := 0; c < width; c += 8 {
+		first := min(c, rows-1)
+		var offsets [8]int
+		for i := range offsets {
+			offsets[i] = min(i, rows-1-first) * o.ld * 4 // past the last row: that row again
+		}
+		packTurnAVX2(blocks, ptr(o.x, (r+first)*o.ld+k), &offsets, ptr(dst, c), width*4, min(8, width-c))
+	}
+	return blocks * 8
+}

@@ -62,7 +62,7 @@ func avx2ISA() *isa {
 	v.round = roundAVX2
 	return &isa{
 		name: "avx2", direct: tile{mr: 4, nr: 24, runDirect: direct4x24}, tile: t, wide: t, bf16: rounding(t), bf16Wide: rounding(t), vectors: v,
-		pack: packers{copyRows: copyRowsBy(8, packCopyAVX2), turn: goPackers().turn},
+		pack: packers{copyRows: copyRowsBy(8, packCopyAVX2), turn: turn8},
 		attn: attnAVX2(false), attnBF16: attnAVX2(true),
 		peak: peakOf{flops: 12 * 8 * 2, fp32: peakAVX2, read: readAVX2},
 	}

@@ -25,6 +25,7 @@ func main() {
 			attentionPasses(l)
 			attentionRows(l)
 		}
+		packTurnAVX2()
 		Generate()
 		return
 	}
