@@ -51,7 +51,8 @@ const align = 16
 type Recompute uint8
 
 const (
-	// RecomputeOff keeps everything that the backward pass reads.
+	// RecomputeOff keeps what the backward pass reads, but for what one pass
+	// over memory gives again: results of LayerNorm and of the activation.
 	RecomputeOff Recompute = iota
 	// RecomputeSublayers keeps only the residual stream after each sublayer and
 	// computes the inside of a sublayer again in its backward pass.
@@ -74,7 +75,7 @@ type attnBuffers struct {
 	lse        []float32 // [B*H*T] log of the softmax's sums
 	y          []float32 // [rows, C] the residual stream after the sublayer
 
-	norm16, qkv16 []uint16 // norm and qkv as kept under StoreBF16
+	qkv16 []uint16 // qkv as kept under StoreBF16
 }
 
 // mlpBuffers are the values inside an MLP sublayer.
@@ -85,7 +86,6 @@ type mlpBuffers struct {
 	act        []float32 // [rows, I] after it
 	y          []float32 // [rows, C]
 
-	norm16, act16 []uint16 // norm and act as kept under StoreBF16
 }
 
 // buffers are all the memory of a Graph.
@@ -159,6 +159,7 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 func (b *buffers) sublayers(l *layout, c Config) {
 	rows, width, inner := l.o.Batch*l.o.SeqLen, c.NEmbd, c.Inner()
 	all := func(int) bool { return !l.o.ForwardOnly }
+	never := func(int) bool { return false } // one pass over memory gives it again
 	inside := func(i int) bool { return all(i) && l.o.recompute(i) == RecomputeOff }
 	stream := func(i int) bool { return all(i) && l.o.recompute(i) != RecomputeLayers }
 	// With whole layers computed again, the attention's inside waits for its
@@ -169,8 +170,7 @@ func (b *buffers) sublayers(l *layout, c Config) {
 	}
 	l.values(all, Always, "attn mean", rows, func(i int) *[]float32 { return &b.attn[i].mean })
 	l.values(all, Always, "attn rstd", rows, func(i int) *[]float32 { return &b.attn[i].rstd })
-	l.operands(inside, attn, "attn norm", rows*width,
-		func(i int) (*[]float32, *[]uint16) { return &b.attn[i].norm, &b.attn[i].norm16 })
+	l.values(never, attn, "attn norm", rows*width, func(i int) *[]float32 { return &b.attn[i].norm })
 	l.operands(inside, attn, "attn qkv", rows*3*width,
 		func(i int) (*[]float32, *[]uint16) { return &b.attn[i].qkv, &b.attn[i].qkv16 })
 	l.values(inside, attn, "attn heads", rows*width, func(i int) *[]float32 { return &b.attn[i].heads })
@@ -178,11 +178,9 @@ func (b *buffers) sublayers(l *layout, c Config) {
 	l.values(stream, Always, "attn out", rows*width, func(i int) *[]float32 { return &b.attn[i].y })
 	l.values(all, Always, "mlp mean", rows, func(i int) *[]float32 { return &b.mlp[i].mean })
 	l.values(all, Always, "mlp rstd", rows, func(i int) *[]float32 { return &b.mlp[i].rstd })
-	l.operands(inside, InMLP, "mlp norm", rows*width,
-		func(i int) (*[]float32, *[]uint16) { return &b.mlp[i].norm, &b.mlp[i].norm16 })
+	l.values(never, InMLP, "mlp norm", rows*width, func(i int) *[]float32 { return &b.mlp[i].norm })
 	l.values(inside, InMLP, "mlp pre-activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].pre })
-	l.operands(inside, InMLP, "mlp activation", rows*inner,
-		func(i int) (*[]float32, *[]uint16) { return &b.mlp[i].act, &b.mlp[i].act16 })
+	l.values(never, InMLP, "mlp activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].act })
 	l.values(all, Always, "mlp out", rows*width, func(i int) *[]float32 { return &b.mlp[i].y })
 }
 
@@ -254,7 +252,7 @@ func newBuffers(c Config, untied bool, o GraphOptions) (*buffers, error) {
 	size := int(Bytes(table) / 4)
 	arena := o.Memory
 	if arena == nil {
-		arena = make([]float32, size)
+		arena = kernel.Alloc(size)
 	}
 	if len(arena) < size {
 		return nil, fmt.Errorf("graph: %d bytes of memory given, %d needed", 4*len(arena), 4*size)

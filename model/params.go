@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+
+	"promptgen/internal/kernel"
 )
 
 // TensorSpec names one parameter and its shape.
@@ -104,7 +106,7 @@ func NewParams(c Config, untied bool) *Params {
 	for _, s := range c.Tensors(untied) {
 		n += s.Len()
 	}
-	return ParamsOver(c, untied, make([]float32, n))
+	return ParamsOver(c, untied, kernel.Alloc(n))
 }
 
 // ParamsOver lays parameters over an arena of the caller's, whose length is the

@@ -66,14 +66,13 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 	g.again[l] = whole
 	forward := func() error {
 		whole()
-		g.keep(a.norm16, a.norm, width)
 		g.keep(a.qkv16, a.qkv, 3*width)
 		return nil
 	}
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			g.fetch(a.norm, a.norm16, width)
+			g.cpu.LayerNormAgain(a.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias, g.run.rows, width)
 			g.fetch(a.qkv, a.qkv16, 3*width)
 		case RecomputeSublayers:
 			inside()
@@ -107,8 +106,6 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	}
 	forward := func() error {
 		inside()
-		g.keep(m.norm16, m.norm, width)
-		g.keep(m.act16, m.act, inner)
 		g.product(kernel.Gemm{M: g.run.rows, N: width, K: inner, A: m.act, B: p.OutW, C: m.y,
 			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)})
 		return nil
@@ -116,8 +113,8 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			g.fetch(m.norm, m.norm16, width)
-			g.fetch(m.act, m.act16, inner)
+			g.cpu.LayerNormAgain(m.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, g.run.rows, width)
+			g.cpu.ActForward(g.rows(m.act, inner), g.rows(m.pre, inner), g.act)
 		case RecomputeSublayers:
 			inside()
 		case RecomputeLayers:

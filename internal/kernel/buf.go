@@ -11,7 +11,7 @@ const lineFloats = 16 // a cache line holds 64 bytes
 // get returns n floats of unspecified content.
 func (b *buf) get(n int) []float32 {
 	if len(b.s) < n {
-		s := make([]float32, n+lineFloats)
+		s := Alloc(n + lineFloats)
 		off := -int(uintptr(unsafe.Pointer(&s[0]))/4) & (lineFloats - 1)
 		b.s = s[off : off+n]
 	}

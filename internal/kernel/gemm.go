@@ -39,11 +39,10 @@ type Gemm struct {
 // Blocking (see the package comment). Sums are cut at kc, so kc may depend on
 // N, K and KBlock but not on M, the rows of a batch; the other sizes are free.
 const (
-	kcDefault = 256  // k values of a block
-	kcLong    = 512  // the same where C is a weight's gradient: fewer passes over C
-	ncMax     = 3072 // columns of B packed at a time
-	mcMax     = 192  // rows of A packed at a time
-	ncGroup   = 256  // columns finished (bias, activation…) at a time
+	kcMax   = 512  // slots of a panel: longer ones need fewer passes over C
+	ncMax   = 3072 // columns of B packed at a time
+	mcMax   = 192  // rows of A packed at a time
+	ncGroup = 256  // columns finished (bias, activation…) at a time
 
 	directRows = 8       // at most so many rows are multiplied without packing B
 	dotRows    = 4       // at most so many by dot products, where B is stored [N,K]
@@ -208,12 +207,13 @@ func (j *gemmJob) cut(threads int) {
 	}
 }
 
-// kcLimit is the longest piece of the sum.
+// kcLimit is the longest piece of the sum: what a panel's slots hold, of which
+// one takes two values of bf16.
 func (j *gemmJob) kcLimit() int {
-	if j.KBlock > 0 {
-		return kcLong
+	if j.t.pairs {
+		return 2 * kcMax
 	}
-	return kcDefault
+	return kcMax
 }
 
 // blocks calls f for each block of columns and, in order, each piece of the sum.

@@ -4,6 +4,7 @@ package kernel
 type normJob struct {
 	cpu                 *CPU
 	back                bool
+	again               bool // forward, with the mean and rstd that are there
 	y, x, gain, bias    []float32
 	mean, rstd          []float32
 	dx, dy              []float32
@@ -20,6 +21,17 @@ func (c *CPU) LayerNormForward(y, mean, rstd, x, gain, bias []float32, rows, wid
 		return
 	}
 	c.normJob = normJob{cpu: c, y: y, x: x, gain: gain, bias: bias, mean: mean, rstd: rstd, rows: rows, width: width, seqLen: rows, eps: eps}
+	c.pool.run((rows+rowBlock-1)/rowBlock, &c.normJob)
+	c.normJob = normJob{}
+}
+
+// LayerNormAgain computes the y of LayerNormForward once more, to the bit, from
+// the mean and rstd that it kept.
+func (c *CPU) LayerNormAgain(y, mean, rstd, x, gain, bias []float32, rows, width int) {
+	if rows <= 0 || width <= 0 {
+		return
+	}
+	c.normJob = normJob{cpu: c, again: true, y: y, x: x, gain: gain, bias: bias, mean: mean, rstd: rstd, rows: rows, width: width, seqLen: rows}
 	c.pool.run((rows+rowBlock-1)/rowBlock, &c.normJob)
 	c.normJob = normJob{}
 }
@@ -50,7 +62,9 @@ func (j *normJob) part(_ *worker, i int) {
 	if !j.back {
 		for r := lo; r < hi; r++ {
 			x := j.x[r*w:][:w]
-			j.mean[r], j.rstd[r] = v.normStat(x, j.eps)
+			if !j.again {
+				j.mean[r], j.rstd[r] = v.normStat(x, j.eps)
+			}
 			v.norm(j.y[r*w:][:w], x, j.gain[:w], j.bias[:w], j.mean[r], j.rstd[r])
 		}
 		return

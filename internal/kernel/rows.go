@@ -17,6 +17,7 @@ type vecKind uint8
 const (
 	vecDrop    vecKind = iota // x = dropout of y
 	vecActBack                // x = y*act'(z)
+	vecAct                    // x = act(y)
 )
 
 // partFloats is about how much a part of an element-wise operation handles:
@@ -41,6 +42,8 @@ func (j *vecJob) part(_ *worker, i int) {
 		switch {
 		case j.kind == vecActBack:
 			v.actBack(x, y, j.z[r*j.width:][:j.width], j.act)
+		case j.kind == vecAct:
+			v.act(x, y, j.act)
 		case j.drop.P > 0:
 			v.drop(x, y, j.drop.row(r), 0)
 		default:
@@ -49,10 +52,20 @@ func (j *vecJob) part(_ *worker, i int) {
 	}
 }
 
+// ActForward computes y = act(x), element by element: the values that a
+// product's epilogue gave, again. y may be x.
+func (c *CPU) ActForward(y, x []float32, act Act) {
+	n := len(y) / actWidth * actWidth
+	c.rows(vecJob{kind: vecAct, x: y[:n], y: x[:n], width: actWidth, act: act}, n/actWidth)
+	c.isa.act(y[n:], x[n:len(y)], act)
+}
+
+// actWidth is how many elements an activation takes for a row.
+const actWidth = 1024
+
 // ActBackward computes dx = dy*act'(preact), element by element. dx may be dy.
 func (c *CPU) ActBackward(dx, dy, preact []float32, act Act) {
-	const width = 1024
-	n := len(dx) / width * width
-	c.rows(vecJob{kind: vecActBack, x: dx[:n], y: dy[:n], z: preact[:n], width: width, act: act}, n/width)
+	n := len(dx) / actWidth * actWidth
+	c.rows(vecJob{kind: vecActBack, x: dx[:n], y: dy[:n], z: preact[:n], width: actWidth, act: act}, n/actWidth)
 	c.isa.actBack(dx[n:], dy[n:len(dx)], preact[n:len(dx)], act)
 }

@@ -85,7 +85,7 @@ func (t *tileCode) emit(name string, direct bool) {
 	}
 	rows(func(_, j int, m Mem) {
 		if j*t.l.bytes%64 == 0 {
-			PREFETCHT0(m)
+			PREFETCHT1(m)
 		}
 	})
 	for i := range t.mr * t.nv {
