@@ -147,7 +147,10 @@ func (t *trainer) endEpoch(ctx context.Context) error {
 		return err
 	}
 	if t.at.Position < t.sched.windows {
-		return t.saveState(ctx)
+		if err := t.saveState(ctx); err != nil {
+			return err
+		}
+		return t.writeReport()
 	}
 	t.at.Epoch++
 	t.at.Position = 0
@@ -157,7 +160,10 @@ func (t *trainer) endEpoch(ctx context.Context) error {
 	if err := t.saveEpoch(ctx); err != nil {
 		return err
 	}
-	return t.saveState(ctx)
+	if err := t.saveState(ctx); err != nil {
+		return err
+	}
+	return t.writeReport()
 }
 
 // epochNow is the epoch that the last step belonged to, from 1.

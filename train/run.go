@@ -52,15 +52,15 @@ type trainer struct {
 	hash    string // of the tokens
 	sched   plan
 
-	cpu       *kernel.CPU
-	params    *model.Params
-	graph     *model.Graph
-	opt       *AdamW
-	metrics   *runlog.Log
-	memory    memoryGauge
-	sampler   *sampler // nil: without prompts
-	facts     runlog.DataFacts
-	described *runlog.Run
+	cpu     *kernel.CPU
+	params  *model.Params
+	graph   *model.Graph
+	opt     *AdamW
+	metrics *runlog.Log
+	memory  memoryGauge
+	sampler *sampler // nil: without prompts
+	facts   runlog.DataFacts
+	recipe  []byte // of this run, for the model folders
 
 	at        place
 	lastSave  string    // newest model or state folder, for messages
@@ -167,6 +167,9 @@ func (t *trainer) openData() (err error) {
 		return err
 	}
 	if t.hash, err = dataHash(t.set); err != nil {
+		return err
+	}
+	if err := t.repeats(); err != nil {
 		return err
 	}
 	t.cfg = t.o.Config

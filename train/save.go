@@ -70,9 +70,12 @@ func (t *trainer) writeModel(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	if t.recipe == nil { // the run was finished before
+		t.recipe, _ = os.ReadFile(filepath.Join(t.o.Out, runlog.RunName))
+	}
 	m.Meta.Training = &checkpoint.Training{
 		Steps: int64(t.at.Step), Epochs: t.at.Epoch, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(),
-		Seed: t.o.Seed, DType: t.o.DType.String(), DataHash: t.hash,
+		Seed: t.o.Seed, DType: t.o.DType.String(), DataHash: t.hash, Run: t.recipe,
 	}
 	if t.at.ValLoss != nil {
 		m.Meta.Training.ValLoss = *t.at.ValLoss

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 
 	"promptgen/generate"
 	"promptgen/internal/host"
 	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/tokenizer"
+	"promptgen/train/report"
 	"promptgen/train/runlog"
 )
 
@@ -44,11 +46,26 @@ func (t *trainer) describe() error {
 	}
 	machine := host.ReadMachine()
 	machine.ISA, machine.Threads = t.cpu.ISA(), t.cpu.Threads()
-	t.described = &runlog.Run{
+	r := &runlog.Run{
 		Command: t.o.Command, Options: o, Plan: t.planned(), Data: t.facts,
 		Program: host.ReadProgram(), Host: machine,
 	}
-	return runlog.WriteRun(t.o.Out, t.described)
+	if t.recipe, err = r.Encode(); err != nil {
+		return err
+	}
+	return runlog.WriteRun(t.o.Out, r)
+}
+
+// writeReport makes report.html of what the run has left so far.
+func (t *trainer) writeReport() error {
+	if err := t.metrics.Flush(); err != nil {
+		return err
+	}
+	run, err := report.Read(t.o.Out)
+	if err != nil {
+		return err
+	}
+	return report.WriteFile(filepath.Join(t.o.Out, report.Name), run)
 }
 
 // planned is what the run amounts to.

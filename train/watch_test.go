@@ -81,7 +81,7 @@ func TestEventsAgreeWithMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRun(t, o, &rec)
-	lines, err := runlog.ReadLines(o.Out)
+	lines, err := runlog.ReadLines(o.Out, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,7 @@ func newApp(s streams, environ []string) *app {
 		a.generateCommand(),
 		a.serveCommand(),
 		a.exportCommand(),
+		a.reportCommand(),
 		a.inspectCommand(),
 		a.benchCommand(),
 		a.versionCommand(),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,6 +31,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Aliases: []string{"output_dir"}, Value: defaultOut, Usage: "`FOLDER` for the models and logs"},
 			&cli.StringFlag{Name: "init-from", Aliases: []string{"pretrained_model"}, Usage: "start from the weights of a model `FOLDER`"},
 			&cli.StringFlag{Name: "resume", Value: d.Resume, Usage: "`auto` (go on where the output folder's run stopped), never, or a folder whose state may go on with a smaller n_ctx or another batch"},
+			&cli.StringFlag{Name: "from-report", Usage: "repeat the training of a report.html, run.json or model `FOLDER`, to the bit (with --out, --data, --vocab alone)"},
 			deviceFlag(),
 
 			&cli.IntFlag{Name: "epochs", Category: run, Value: d.Epochs, Usage: "passes over the data"},
@@ -84,6 +86,9 @@ func (a *app) trainCommand() *cli.Command {
 
 // trainOptions reads the flags; every fault is named at once.
 func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
+	if from := c.String("from-report"); from != "" {
+		return a.repeatOptions(c, from)
+	}
 	var faults fault.List
 	a.refuseDevice(&faults, c.String("device"))
 	if level := c.String("fp16_opt_level"); level != "" {
@@ -129,6 +134,30 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		p := c.Float64("dropout")
 		o.Dropout = &p
 	}
+	return o, faults.Err("train")
+}
+
+// repeatOptions are those of a former training; only where things lie, and how
+// many threads compute, may be said anew.
+func (a *app) repeatOptions(c *cli.Context, from string) (train.Options, error) {
+	o, err := train.FromReport(from)
+	if err != nil {
+		return o, err
+	}
+	var faults fault.List
+	places := map[string]*string{"out": &o.Out, "data": &o.Data, "vocab": &o.Vocab, "writer_dir": &o.WriterDir, "resume": &o.Resume}
+	for _, f := range c.Command.Flags {
+		name := f.Names()[0]
+		if dst, ok := places[name]; ok && c.IsSet(name) {
+			*dst = c.String(name)
+		} else if !ok && c.IsSet(name) && !slices.Contains([]string{"from-report", "threads", "quiet", "json"}, name) {
+			faults.Addf("--%s cannot stand beside --from-report, which repeats a training as it was", name)
+		}
+	}
+	if !c.IsSet("out") {
+		o.Out += "-again"
+	}
+	o.Threads, o.ISA, o.Command = c.Int("threads"), a.env["ISA"], a.typed
 	return o, faults.Err("train")
 }
 

@@ -20,6 +20,7 @@
 package checkpoint
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 
@@ -83,6 +84,8 @@ type Training struct {
 	DType      string  `json:"dtype,omitempty"`     // of the computation
 	DataHash   string  `json:"data_hash,omitempty"` // of the token shards
 	FinishedAt string  `json:"finished_at,omitempty"`
+
+	Run json.RawMessage `json:"run,omitempty"` // the training's run.json: all that repeats it
 }
 
 // New makes a Model of weights trained here: texts begin with [MASK] and end

@@ -38,7 +38,7 @@ const (
 )
 
 // Line is a line of metrics.jsonl: a training step, a validation (ValLoss is
-// set) or a sample (Prompt is set). What is not a number is null.
+// set) or a sample (Prompt is set). What is not a number is left out.
 type Line struct {
 	Step  int `json:"step"`  // optimizer steps done, from 1
 	Epoch int `json:"epoch"` // from 1
@@ -64,6 +64,9 @@ type Line struct {
 	Elapsed float64 `json:"elapsed_s,omitempty"` // seconds of training before this line, resumed runs included
 }
 
+// IsStep says that the line is of a training step.
+func (l Line) IsStep() bool { return l.ValLoss == nil && l.Prompt == "" }
+
 // Number is v for a Line: nil where it is none that JSON could say.
 func Number(v float64) *float64 {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -82,7 +85,6 @@ type Options struct {
 type Log struct {
 	file    *os.File
 	events  *tfevents.Writer
-	lines   []Line // of a resumed run first
 	start   time.Time
 	before  float64 // seconds of the runs that this one goes on from
 	flushed time.Time
@@ -97,11 +99,9 @@ func Open(out string, o Options) (*Log, error) {
 	l := &Log{start: time.Now()}
 	var err error
 	path := filepath.Join(out, MetricsName)
-	if l.lines, err = parse(o.Written, path); err != nil {
+	err = parse(bytes.NewReader(o.Written), path, func(line Line) { l.before = line.Elapsed })
+	if err != nil {
 		return nil, err
-	}
-	if n := len(l.lines); n > 0 {
-		l.before = l.lines[n-1].Elapsed
 	}
 	err = atomicdir.WriteFile(path, func(w io.Writer) error { _, err := w.Write(o.Written); return err })
 	if err != nil {
@@ -110,7 +110,7 @@ func Open(out string, o Options) (*Log, error) {
 	if l.file, err = os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0); err != nil {
 		return nil, err
 	}
-	if err := l.openEvents(out, o.Events); err != nil {
+	if err := l.openEvents(out, o.Events, o.Written); err != nil {
 		return nil, errors.Join(err, l.file.Close())
 	}
 	return l, nil
@@ -118,7 +118,7 @@ func Open(out string, o Options) (*Log, error) {
 
 // openEvents starts an event file with the lines so far, in place of those that
 // runs in this output folder had written before.
-func (l *Log) openEvents(out, dir string) error {
+func (l *Log) openEvents(out, dir string, written []byte) error {
 	if dir == "" {
 		dir = filepath.Join(out, EventsName)
 	}
@@ -145,17 +145,14 @@ func (l *Log) openEvents(out, dir string) error {
 	if l.events, err = tfevents.Create(filepath.Join(dir, name)); err != nil {
 		return fault.Usage("the folder for TensorBoard: %w", err)
 	}
-	for _, line := range l.lines {
-		l.event(line)
+	if err := parse(bytes.NewReader(written), MetricsName, l.event); err != nil {
+		return err
 	}
 	return l.events.Flush()
 }
 
 // Elapsed is the seconds that the run has taken, resumed ones included.
 func (l *Log) Elapsed() float64 { return l.before + time.Since(l.start).Seconds() }
-
-// Lines are all lines so far. The caller must not change them.
-func (l *Log) Lines() []Line { return l.lines }
 
 // Add writes a line to both files; a nil Log writes nothing.
 func (l *Log) Add(line Line) error {
@@ -170,7 +167,6 @@ func (l *Log) Add(line Line) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.file.Name(), err)
 	}
-	l.lines = append(l.lines, line)
 	l.event(line)
 	if now := time.Now(); now.Sub(l.flushed) > flushEvery {
 		l.flushed = now
@@ -228,42 +224,97 @@ func (l *Log) Flush() error {
 // Close closes both files.
 func (l *Log) Close() error { return errors.Join(l.events.Close(), l.file.Close()) }
 
-// maxMetrics bounds what is read of a metrics.jsonl: ten million lines.
-const maxMetrics = 2 << 30
-
-// ReadLines reads the metrics.jsonl of a run's folder. A last line that was cut
+// ReadLines reads the metrics.jsonl of a run's folder. Of the training steps it
+// keeps about as many as atMost (0: all), at even distances; the last one,
+// skipped ones, validations and samples are all kept. A last line that was cut
 // short (the run is going on, or was killed) is left out; any other that is
 // broken is fault.Corrupt.
-func ReadLines(out string) ([]Line, error) {
+func ReadLines(out string, atMost int) ([]Line, error) {
 	path := filepath.Join(out, MetricsName)
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fault.Usage("%s: holds no %s; name the output folder of a training", out, MetricsName)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxMetrics))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	t := thinner{atMost: atMost, every: 1}
+	if err := parse(f, path, t.add); err != nil {
+		return nil, err
 	}
-	return parse(b[:bytes.LastIndexByte(b, '\n')+1], path)
+	return t.lines, nil
 }
 
-// parse reads whole lines.
-func parse(b []byte, path string) (lines []Line, err error) {
-	sc := bufio.NewScanner(bytes.NewReader(b))
-	sc.Buffer(nil, 1<<24)
-	for n := 1; sc.Scan(); n++ {
-		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
+// thinner keeps every so many steps of a stream of lines.
+type thinner struct {
+	atMost, every int
+	lines         []Line
+	steps, kept   int  // seen; held
+	provisional   bool // the last line is held only until a next step comes
+}
+
+func (t *thinner) add(l Line) {
+	if !l.IsStep() || l.Skipped {
+		// What was provisional stays: something was measured right after it.
+		t.provisional = false
+		t.lines = append(t.lines, l)
+		return
+	}
+	if t.provisional {
+		t.lines = t.lines[:len(t.lines)-1]
+	}
+	t.provisional = t.steps%t.every != 0
+	t.lines = append(t.lines, l)
+	if t.steps++; t.provisional {
+		return
+	}
+	if t.kept++; t.atMost > 0 && t.kept > 2*t.atMost {
+		t.halve()
+	}
+}
+
+// halve drops every second step that is held.
+func (t *thinner) halve() {
+	t.every *= 2
+	n, held := 0, t.lines[:0]
+	for _, l := range t.lines {
+		if l.IsStep() && !l.Skipped {
+			if n++; n%2 == 0 {
+				t.kept--
+				continue
+			}
+		}
+		held = append(held, l)
+	}
+	t.lines = held
+}
+
+// maxLine bounds a line: samples are short texts.
+const maxLine = 1 << 24
+
+// parse hands f every whole line.
+func parse(r io.Reader, path string, f func(Line)) error {
+	in := bufio.NewReaderSize(r, 1<<16)
+	for n := 1; ; n++ {
+		var text []byte
+		for {
+			part, err := in.ReadSlice('\n')
+			text = append(text, part...)
+			if err == io.EOF {
+				return nil
+			}
+			if err == nil {
+				break
+			}
+			if err != bufio.ErrBufferFull || len(text) > maxLine {
+				return fault.Corrupt("%s, line %d: cannot be read (%v)", path, n, err)
+			}
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
 			continue
 		}
 		var l Line
-		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
-			return nil, fault.Corrupt("%s, line %d: not a line of metrics (%v)", path, n, err)
+		if err := json.Unmarshal(text, &l); err != nil {
+			return fault.Corrupt("%s, line %d: not a line of metrics (%v)", path, n, err)
 		}
-		lines = append(lines, l)
+		f(l)
 	}
-	if err := sc.Err(); err != nil {
-		return nil, fault.Corrupt("%s: %v", path, err)
-	}
-	return lines, nil
 }
