@@ -58,14 +58,16 @@ func (t *trainer) describe() error {
 
 // writeReport makes report.html of what the run has left so far.
 func (t *trainer) writeReport() error {
-	if err := t.metrics.Flush(); err != nil {
-		return err
-	}
-	run, err := report.Read(t.o.Out)
-	if err != nil {
-		return err
-	}
-	return report.WriteFile(filepath.Join(t.o.Out, report.Name), run)
+	return t.leadOnly(func() error {
+		if err := t.metrics.Flush(); err != nil {
+			return err
+		}
+		run, err := report.Read(t.o.Out)
+		if err != nil {
+			return err
+		}
+		return report.WriteFile(filepath.Join(t.o.Out, report.Name), run)
+	})
 }
 
 // planned is what the run amounts to.
