@@ -75,6 +75,20 @@ func TestResumeAnywhereToTheBit(t *testing.T) {
 	}
 }
 
+// A second writer of an output folder is refused, and the first is not disturbed.
+func TestOneWriter(t *testing.T) {
+	o := testOptions(t, 16*20)
+	var second error
+	mustRun(t, o, &recorder{onStep: func(s train.StepInfo) {
+		if s.Step == 2 {
+			_, second = train.Run(context.Background(), o, train.Silent{})
+		}
+	}})
+	if fault.Code(second) != fault.CodeUsage || !strings.Contains(second.Error(), "another process") {
+		t.Errorf("a second writer: %v", second)
+	}
+}
+
 // A training that is killed again and again ends with the right weights, never
 // goes back behind a state that was complete, and leaves nothing lying about.
 // scripts/crash does the same to the program itself, at every system call.

@@ -126,9 +126,11 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 		if err = os.MkdirAll(o.Out, 0o777); err != nil {
 			return fault.Usage("out: %w", err)
 		}
-		if unlock, err = atomicdir.Lock(o.Out); err != nil {
+		release, err := atomicdir.Lock(o.Out)
+		if err != nil {
 			return err
 		}
+		unlock = release
 		for _, dir := range []string{o.Out, filepath.Join(o.Out, stateName)} {
 			if err := atomicdir.Sweep(dir); err != nil {
 				return err
