@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ type host struct {
 	slots int // ranks that it takes
 }
 
-func slots(hosts []host) (n int) {
+func slotsOf(hosts []host) (n int) {
 	for _, h := range hosts {
 		n += h.slots
 	}
@@ -137,6 +138,10 @@ func reachable(ctx context.Context, hosts []host, log func(string)) []host {
 		} else {
 			log(fmt.Sprintf("host %s does not answer and is left out", h.name))
 		}
+	}
+	if len(left) > 0 && !slices.ContainsFunc(left, func(h host) bool { return !isLocal(h.name) }) {
+		// mpirun may not know this machine by an address whose link is down.
+		return []host{{"localhost", slotsOf(left)}}
 	}
 	return left
 }

@@ -34,7 +34,7 @@ func FuzzParseHosts(f *testing.F) {
 	f.Add("a slots=2\nb:3\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		hosts, err := parseHosts(text)
-		if err == nil && slots(hosts) < len(hosts) {
+		if err == nil && slotsOf(hosts) < len(hosts) {
 			t.Errorf("%q: %v", text, hosts)
 		}
 	})

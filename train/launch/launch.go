@@ -114,7 +114,7 @@ func Run(ctx context.Context, o Options) error {
 		if hosts, err = readHosts(o.Hostfile); err != nil {
 			return err
 		}
-		if have := slots(hosts); have < o.Ranks {
+		if have := slotsOf(hosts); have < o.Ranks {
 			return fault.Usage("%s has %d slots, --np asks for %d ranks", o.Hostfile, have, o.Ranks)
 		}
 	}
@@ -122,7 +122,7 @@ func Run(ctx context.Context, o Options) error {
 		left, ranks := hosts, o.Ranks
 		if restarts > 0 && hosts != nil {
 			left = reachable(ctx, hosts, o.Log)
-			ranks = min(ranks, slots(left))
+			ranks = min(ranks, slotsOf(left))
 		}
 		if ranks == 0 {
 			return fault.With(fault.CodeFailed, fmt.Errorf("none of the hosts in %s answers", o.Hostfile))
