@@ -66,7 +66,7 @@ func launcher(env func(string) string) (launched, bool) {
 	for _, v := range []struct{ rank, size string }{
 		{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
 		{"PMI_RANK", "PMI_SIZE"},
-		{"PMIX_RANK", "SLURM_NTASKS"},
+		{"PMIX_RANK", "SLURM_STEP_NUM_TASKS"},
 	} {
 		if rank := env(v.rank); rank != "" {
 			size, _ := strconv.Atoi(env(v.size)) // 0 where it is not said
