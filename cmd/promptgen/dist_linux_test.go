@@ -13,35 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"promptgen/internal/mpi"
+	"promptgen/internal/testkit/mpitest"
 )
-
-// The tests here need an MPI installation. Where PROMPTGEN_TEST_MPI is
-// "required", as in CI, a missing one fails them; elsewhere they skip.
-
-// mpirun finds one of the two, with what it needs to start more ranks than
-// cores as any user.
-func mpirun(t *testing.T, flavour string) []string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("starts jobs of several processes")
-	}
-	name, args := "mpirun.openmpi", []string{"--allow-run-as-root", "--oversubscribe", "--bind-to", "none"}
-	if flavour == "MPICH" {
-		name, args = "mpirun.mpich", nil
-	}
-	path, err := exec.LookPath(name)
-	switch {
-	case !mpi.Built:
-		t.Skip("built without MPI")
-	case err == nil:
-	case os.Getenv("PROMPTGEN_TEST_MPI") == "required":
-		t.Fatalf("%s is not installed", flavour)
-	default:
-		t.Skipf("%s is not installed (openmpi-bin and mpich have them)", flavour)
-	}
-	return append([]string{path}, args...)
-}
 
 // job is a folder with data for a training of a few small steps.
 type job struct {
@@ -129,7 +102,7 @@ func (j *job) weights(out string) string {
 // the weights are the same to the bit; so they are when other ranks go on.
 func TestRanksDoNotChangeTheResult(t *testing.T) {
 	j := newJob(t)
-	mpirun(t, "Open MPI")
+	mpitest.Run(t, mpitest.OpenMPI)
 	self := os.Args[0]
 	if code, out := j.run(append([]string{self}, j.train("one")...)...); code != 0 {
 		t.Fatal(out)
@@ -138,10 +111,10 @@ func TestRanksDoNotChangeTheResult(t *testing.T) {
 	for _, c := range []struct {
 		flavour string
 		ranks   int
-	}{{"Open MPI", 1}, {"Open MPI", 2}, {"Open MPI", 3}, {"Open MPI", 4}, {"MPICH", 2}} {
+	}{{mpitest.OpenMPI, 1}, {mpitest.OpenMPI, 2}, {mpitest.OpenMPI, 3}, {mpitest.OpenMPI, 4}, {mpitest.MPICH, 2}} {
 		t.Run(fmt.Sprint(c.flavour, " ", c.ranks), func(t *testing.T) {
 			out := fmt.Sprintf("%s-%d", c.flavour[:2], c.ranks)
-			args := append(mpirun(t, c.flavour), "-n", strconv.Itoa(c.ranks), self)
+			args := append(mpitest.Run(t, c.flavour), "-n", strconv.Itoa(c.ranks), self)
 			code, text := j.run(append(args, j.train(out, "--json")...)...)
 			if code != 0 || strings.Count(text, "final_loss") != 1 || !strings.Contains(text, `"steps": 20`) {
 				t.Fatalf("exit code %d: %s", code, text)
@@ -153,7 +126,7 @@ func TestRanksDoNotChangeTheResult(t *testing.T) {
 	}
 
 	// One epoch by 2 ranks, the other by 4: the state says how many shards.
-	args := append(mpirun(t, "Open MPI"), "-n", "2", self)
+	args := append(mpitest.Run(t, mpitest.OpenMPI), "-n", "2", self)
 	if code, out := j.run(append(args, j.train("grown", "--epochs", "2", "--save-every", "3", "--dist-timeout", "1m")...)...); code != 0 {
 		t.Fatal(out)
 	}
@@ -161,7 +134,7 @@ func TestRanksDoNotChangeTheResult(t *testing.T) {
 	if err != nil || len(states) < 2 {
 		t.Fatal(states, err)
 	}
-	args = append(mpirun(t, "Open MPI"), "-n", "4", self)
+	args = append(mpitest.Run(t, mpitest.OpenMPI), "-n", "4", self)
 	if code, out := j.run(append(args, j.train("four", "--resume", states[0])...)...); code != 0 {
 		t.Fatal(out)
 	}
@@ -174,7 +147,7 @@ func TestRanksDoNotChangeTheResult(t *testing.T) {
 // says in what they differ.
 func TestUnlikeRanksAreRefused(t *testing.T) {
 	j := newJob(t)
-	run := mpirun(t, "Open MPI")
+	run := mpitest.Run(t, mpitest.OpenMPI)
 	j.write("other.json", `{"n_ctx":16,"n_positions":16,"n_embd":32,"n_head":2,"n_layer":2}`)
 	j.write("data2/tokenized_train_0.txt", strings.Repeat("5 6 7 8 ", 308))
 	binary, err := os.ReadFile(os.Args[0])
@@ -283,7 +256,7 @@ func (j *job) long(out string, more ...string) []string {
 // last checkpoint, and the weights are those of a run that nothing disturbed.
 func TestLaunchGoesOnAfterAKill(t *testing.T) {
 	j := newJob(t)
-	run := mpirun(t, "Open MPI")
+	run := mpitest.Run(t, mpitest.OpenMPI)
 	if code, out := j.run(append([]string{os.Args[0]}, j.long("calm")...)...); code != 0 {
 		t.Fatal(out)
 	}
@@ -317,7 +290,7 @@ func TestLaunchGoesOnAfterAKill(t *testing.T) {
 // the watchdog's code.
 func TestWatchdogEndsAHangingJob(t *testing.T) {
 	j := newJob(t)
-	args := append(mpirun(t, "Open MPI"), "-n", "2", os.Args[0])
+	args := append(mpitest.Run(t, mpitest.OpenMPI), "-n", "2", os.Args[0])
 	cmd, out := j.start(append(args, j.long("hung", "--dist-timeout", "5s")...)...)
 	dir := filepath.Join(j.dir, "hung")
 	until(t, "a step", func() bool { return stepsOf(dir) > 2 })
@@ -334,7 +307,7 @@ func TestWatchdogEndsAHangingJob(t *testing.T) {
 // everything saved.
 func TestLaunchInterrupted(t *testing.T) {
 	j := newJob(t)
-	run := mpirun(t, "Open MPI")
+	run := mpitest.Run(t, mpitest.OpenMPI)
 	args := append([]string{os.Args[0], "launch", "--mpirun", run[0], "--np", "2", "--"}, j.long("stopped")...)
 	cmd, out := j.start(args...)
 	dir := filepath.Join(j.dir, "stopped")
@@ -355,7 +328,7 @@ func TestLaunchInterrupted(t *testing.T) {
 // launcher's is noticed, and one that is not there is named.
 func TestJoiningIsChecked(t *testing.T) {
 	j := newJob(t)
-	mpirun(t, "Open MPI")
+	mpitest.Run(t, mpitest.OpenMPI)
 	for _, c := range []struct {
 		env  []string
 		args []string
