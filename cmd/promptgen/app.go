@@ -41,11 +41,15 @@ func newApp(s streams, environ []string) *app {
 		a.reportCommand(),
 		a.inspectCommand(),
 		a.benchCommand(),
+		a.doctorCommand(),
+		a.completionCommand(),
+		a.manCommand(),
 		a.versionCommand(),
 	}
 	for _, c := range a.commands {
 		c.Flags = append(c.Flags, commonFlags()...)
 		c.HideHelpCommand = true
+		explain(c)
 		c.Before = a.before
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return fault.Usage("%w", err) }
 	}
