@@ -24,10 +24,12 @@ type cache struct {
 
 // pool hands out pages and takes them back. It is used by one goroutine.
 type pool struct {
-	words int // of a page
+	layout decode.Cache
 
-	free []*page
-	made int // pages ever allocated
+	slab  [][]uint32 // pages not yet handed out
+	slabs []func()   // give the memory back
+	free  []*page
+	made  int // pages ever allocated
 }
 
 // words are the contents of the pages.
@@ -61,8 +63,26 @@ func (p *pool) page() *page {
 		pg.refs = 1
 		return pg
 	}
+	if len(p.slab) == 0 {
+		slab, drop := p.layout.NewPages(slabPages)
+		p.slab, p.slabs = slab, append(p.slabs, drop)
+	}
 	p.made++
-	return &page{data: make([]uint32, p.words), refs: 1}
+	data := p.slab[0]
+	p.slab = p.slab[1:]
+	return &page{data: data, refs: 1}
+}
+
+// slabPages is how many pages are allocated together: enough that the system can
+// give large pages, few enough that a short text takes little.
+const slabPages = 4
+
+// close gives all pages back, which nothing must read any more.
+func (p *pool) close() {
+	for _, drop := range p.slabs {
+		drop()
+	}
+	p.slab, p.slabs = nil, nil
 }
 
 // fork is a cache of the first n tokens of c. It shares their pages, which are

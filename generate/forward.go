@@ -8,7 +8,7 @@ import (
 
 // passRows is the most rows that go through the model together: enough that the
 // weights are read seldom, few enough that the activations stay in the caches.
-const passRows = 512
+const passRows = 256
 
 // forwarder runs the model over rows of several sequences. A row's results do
 // not depend on the rows beside it, nor on how the rows of a text are cut into
@@ -49,13 +49,16 @@ func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, erro
 		model.GELUNew: kernel.ActGELUNew, model.GELU: kernel.ActGELU, model.ReLU: kernel.ActReLU,
 	}[c.Act()]
 	return &forwarder{
-		cpu: cpu, u: u, c: c, w: w, dtype: d, act: act, pool: &pool{words: layout.Words()},
+		cpu: cpu, u: u, c: c, w: w, dtype: d, act: act, pool: &pool{layout: layout},
 		attn: decode.Attention{Cache: layout},
 	}, nil
 }
 
-// close gives the packed weights back.
-func (f *forwarder) close() { f.w.free() }
+// close gives the packed weights and the cache's pages back.
+func (f *forwarder) close() {
+	f.w.free()
+	f.pool.close()
+}
 
 // run reads the segments and returns the logits after the last row of each,
 // [len(segs), vocab], valid until the next call.

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"promptgen/internal/decode"
 	"promptgen/internal/kernel"
 	"promptgen/internal/testkit"
 )
@@ -45,7 +46,7 @@ func TestCutsChangeNothing(t *testing.T) {
 // other readers write.
 func TestForksAreIndependent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := &pool{words: pageRows}
+		p := &pool{layout: decode.Cache{Layers: 1, Heads: 1, HeadDim: 1}}
 		type text struct {
 			cache
 			rows []float32
@@ -129,7 +130,7 @@ func TestTypingOn(t *testing.T) {
 
 // The last used prompts stay, and their pages stay within the limit.
 func TestPrefixesAreBounded(t *testing.T) {
-	p := &pool{words: pageRows}
+	p := &pool{layout: decode.Cache{Layers: 1, Heads: 1, HeadDim: 1}}
 	kept := prefixes{pool: p, limit: 4}
 	read := func(first int32, n int) []int32 {
 		ids := make([]int32, n)

@@ -74,6 +74,36 @@ func evaluate(ctx context.Context, g *model.Graph, tokens *data.Tokens, batch, s
 	return sum, count, nil
 }
 
+// LossFunc is the sum of -log p of the targets that are not negative, each
+// predicted from ids up to its place, and their number.
+type LossFunc func(ctx context.Context, ids, targets []int32) (sum float64, predicted int, err error)
+
+// EvaluateBy is Evaluate for anything that predicts, one window of nCtx tokens
+// after another.
+func EvaluateBy(ctx context.Context, loss LossFunc, nCtx int, tokens *data.Tokens) (EvalResult, error) {
+	if tokens.Len() < 2 {
+		return EvalResult{}, fault.Data("evaluation: %d tokens predict nothing; give text of at least two tokens", tokens.Len())
+	}
+	n := int(min(int64(nCtx), tokens.Len()))
+	w, err := tokens.EvalWindows(n)
+	if err != nil {
+		return EvalResult{}, err
+	}
+	ids, targets := make([]int32, n), make([]int32, n)
+	sum, count := 0.0, int64(0)
+	for i := range w.Len() {
+		if _, err := w.Read(ids, targets, i); err != nil {
+			return EvalResult{}, err
+		}
+		s, predicted, err := loss(ctx, ids, targets)
+		if err != nil {
+			return EvalResult{}, err
+		}
+		sum, count = sum+s, count+int64(predicted)
+	}
+	return newEvalResult(sum, count, tokens.Stats()), nil
+}
+
 func newEvalResult(sum float64, count int64, s data.Stats) EvalResult {
 	r := EvalResult{Loss: sum / float64(count), Tokens: count, UnkShare: s.UnkShare()}
 	r.Perplexity = math.Exp(r.Loss)

@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"promptgen/cmd/promptgen/ui"
+	"promptgen/generate"
 	"promptgen/internal/bench"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
@@ -34,12 +35,12 @@ func (a *app) benchInfer(c *cli.Context) error {
 		return err
 	}
 	if c.IsSet("model") {
-		m, err := a.loadModel(c)
+		m, err := a.loadForEngine(c)
 		if err != nil {
 			return err
 		}
 		defer m.Close()
-		o.Source = modelSource(m)
+		o.Source = generate.FromModel(m)
 	}
 	cpu, err := kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/data"
+	"promptgen/generate"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model/checkpoint"
@@ -24,11 +25,13 @@ func (a *app) evalCommand() *cli.Command {
 			modelFlag(),
 			&cli.StringFlag{Name: "data", Aliases: []string{"tokenized_data_path"}, Usage: "`FOLDER` that tokenize wrote (its held-out part, where it has one), or of the original's tokenized_train_N.txt"},
 			vocabFlag("vocabulary `FILE`, for a model folder or data without one"),
+			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "number `FORMAT` of the weights, packed as generate packs them: " + oneOf(inferenceTypes)},
 			deviceFlag(),
 		}, corpusFlags()...),
 		Action: func(c *cli.Context) error {
 			var faults fault.List
 			a.refuseDevice(&faults, c.String("device"))
+			dt := dtype(&faults, c.String("dtype"), inferenceTypes)
 			if (c.String("data") == "") == (len(c.StringSlice("corpus")) == 0) {
 				faults.Addf("name what to measure with: either --data or --corpus")
 			}
@@ -53,7 +56,7 @@ func (a *app) evalCommand() *cli.Command {
 				return fault.With(fault.CodeUsage, err)
 			}
 			defer cpu.Close()
-			r, err := evaluate(c.Context, cpu, m, set)
+			r, err := evaluate(c.Context, cpu, m, set, dt)
 			if err != nil {
 				return err
 			}
@@ -135,18 +138,31 @@ func (e evaluation) facts() []ui.Fact {
 	}
 }
 
-// evaluate measures on what was held out, or on everything.
-func evaluate(ctx context.Context, cpu *kernel.CPU, m *checkpoint.Model, set *data.Set) (evaluation, error) {
+// evaluate measures on what was held out, or on everything; in fp32 by the graph
+// that training uses, else with weights packed as generation's are.
+func evaluate(ctx context.Context, cpu *kernel.CPU, m *checkpoint.Model, set *data.Set, d kernel.DType) (evaluation, error) {
 	tokens, split := set.Val, "heldout"
 	if tokens.Len() == 0 {
 		tokens, split = set.Train, "all"
 	}
-	r, err := train.Evaluate(ctx, cpu, m.Params, tokens)
+	r, err := measure(ctx, cpu, m, tokens, d)
 	if err != nil {
 		return evaluation{}, err
 	}
 	entropy, err := unigramEntropy(tokens)
 	return evaluation{r, entropy, split}, err
+}
+
+func measure(ctx context.Context, cpu *kernel.CPU, m *checkpoint.Model, tokens *data.Tokens, d kernel.DType) (train.EvalResult, error) {
+	if d == kernel.FP32 {
+		return train.Evaluate(ctx, cpu, m.Params, tokens)
+	}
+	reader, err := generate.NewReader(generate.FromParams(m.Params, nil), cpu, d)
+	if err != nil {
+		return train.EvalResult{}, err
+	}
+	defer reader.Close()
+	return train.EvaluateBy(ctx, reader.Loss, m.Params.Config.NCtx, tokens)
 }
 
 // unigramEntropy is the entropy, in nats, of the tokens' own frequencies.

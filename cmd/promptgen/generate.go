@@ -242,7 +242,17 @@ func (g *generator) close() {
 
 // loadModel reads the model that the flags name.
 func (a *app) loadModel(c *cli.Context) (*checkpoint.Model, error) {
-	m, err := checkpoint.Load(c.String("model"), checkpoint.LoadOptions{VocabPath: c.String("vocab")})
+	return a.load(c, checkpoint.LoadOptions{})
+}
+
+// loadForEngine does too, for packing: what is quantized is left so.
+func (a *app) loadForEngine(c *cli.Context) (*checkpoint.Model, error) {
+	return a.load(c, checkpoint.LoadOptions{KeepEncoded: true})
+}
+
+func (a *app) load(c *cli.Context, o checkpoint.LoadOptions) (*checkpoint.Model, error) {
+	o.VocabPath = c.String("vocab")
+	m, err := checkpoint.Load(c.String("model"), o)
 	if err != nil {
 		return nil, err
 	}
@@ -250,12 +260,6 @@ func (a *app) loadModel(c *cli.Context) (*checkpoint.Model, error) {
 		a.console.Log.Info(n)
 	}
 	return m, nil
-}
-
-// modelSource is a model's weights for an engine. Their pages are let go once
-// they are packed.
-func modelSource(m *checkpoint.Model) generate.Source {
-	return generate.FromParams(m.Params, m.LetGo)
 }
 
 // openGenerator loads the model that the flags name and makes it ready.
@@ -266,7 +270,7 @@ func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *genera
 	if err := faults.Err(c.Command.Name); err != nil {
 		return nil, err
 	}
-	m, err := a.loadModel(c)
+	m, err := a.loadForEngine(c)
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +293,7 @@ func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *genera
 	if g.cpu, err = kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]}); err != nil {
 		return nil, fault.With(fault.CodeUsage, err)
 	}
-	if g.engine, err = generate.NewEngineFrom(modelSource(m), tok, g.cpu, o); err != nil {
+	if g.engine, err = generate.NewEngineFrom(generate.FromModel(m), tok, g.cpu, o); err != nil {
 		g.cpu.Close()
 		return nil, err
 	}

@@ -223,7 +223,7 @@ func (q *quickstart) measure(ctx context.Context, r *quickstartResult) error {
 		return err
 	}
 	defer set.Close()
-	if r.Eval, err = evaluate(ctx, cpu, m, set); err != nil {
+	if r.Eval, err = evaluate(ctx, cpu, m, set, kernel.FP32); err != nil {
 		return err
 	}
 	return q.sample(ctx, m, cpu, r)

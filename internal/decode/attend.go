@@ -22,6 +22,17 @@ type Cache struct {
 // Words is the size of a page, in words of 4 bytes.
 func (c Cache) Words() int { return c.Layers * c.Heads * (c.keyWords() + c.valueWords()) }
 
+// NewPages makes n pages in one piece of memory, which free gives back.
+func (c Cache) NewPages(n int) (pages [][]uint32, free func()) {
+	size := c.Words()
+	b, free := allocate(4 * size * n)
+	all := unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(b))), size*n)
+	for i := range n {
+		pages = append(pages, all[i*size:(i+1)*size:(i+1)*size])
+	}
+	return pages, free
+}
+
 func (c Cache) unit() int {
 	if c.DType == kernel.FP32 {
 		return 1
@@ -150,6 +161,10 @@ func (h *headJob) rows(f *format, r, m int) {
 	}
 	for at := 0; at < n; at += PageRows {
 		keys, _ := c.head(h.seg.Pages[at/PageRows], h.Layer, h.head)
+		if next := at + PageRows; next < n {
+			ahead, _ := c.head(h.seg.Pages[next/PageRows], h.Layer, h.head)
+			h.u.fetch(ahead)
+		}
 		f.tiles[m-1](c.keySteps(), h.s.q.at(0, 0), h.s.q.stride, words(keys), floatPtr(s, at), 4*ld, 0)
 	}
 	var sums [maxTile]float32
@@ -166,6 +181,10 @@ func (h *headJob) rows(f *format, r, m int) {
 	out := grow(&h.s.out, m*width)
 	for at := 0; at < n; at += PageRows {
 		_, values := c.head(h.seg.Pages[at/PageRows], h.Layer, h.head)
+		if next := at + PageRows; next < n {
+			_, ahead := c.head(h.seg.Pages[next/PageRows], h.Layer, h.head)
+			h.u.fetch(ahead)
+		}
 		steps := f.steps(min(PageRows, n-at)) // what lies behind is of nobody
 		for d := 0; d < width; d += panelCols {
 			f.tiles[m-1](steps, h.s.p.at(0, at/f.unit), h.s.p.stride,
@@ -177,6 +196,10 @@ func (h *headJob) rows(f *format, r, m int) {
 		h.u.cpu.RowScale(h.Out[(h.seg.Row+r+i)*c.Heads*d+h.head*d:][:d], out[i*width:][:d], 1/sums[i])
 	}
 }
+
+// fetch asks for what will be read next: the processor cannot know which page
+// follows.
+func (u *Unit) fetch(w []uint32) { u.k.fetch(words(w), len(w)*4/lineBytes) }
 
 // maxTile is the most rows that any tile has.
 const maxTile = 12

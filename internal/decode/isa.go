@@ -46,6 +46,9 @@ type kernels struct {
 	// multiple of 32.
 	quantize func(blocks int, x *float32, to *byte, zero int)
 	round    func(n int, x *float32, to *byte)
+
+	// fetch asks for lines of memory that will be read soon.
+	fetch func(p *byte, lines int)
 }
 
 func (k *kernels) format(d kernel.DType) *format {
@@ -69,6 +72,7 @@ func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 
 		quantize: quantizeGo,
 		round:    roundGo,
+		fetch:    func(*byte, int) {},
 	}
 }
 

@@ -22,12 +22,14 @@ func findKernels(isa string) *kernels {
 }
 
 func avx2Kernels() *kernels {
-	return newKernels(
+	k := newKernels(
 		[]tile{tileF32x256_1, tileF32x256_2, tileF32x256_3},
 		[]tile{tileWiden256_1, tileWiden256_2},
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
 	)
+	k.fetch = fetchX86
+	return k
 }
 
 func avx512Kernels() *kernels {
@@ -40,7 +42,7 @@ func avx512Kernels() *kernels {
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
 	)
-	k.quantize = quantizeAVX512
+	k.quantize, k.fetch = quantizeAVX512, fetchX86
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}
 		k.q4.tiles = []tile{tileQ4x512_1, tileQ4x512_2, tileQ4x512_3, tileQ4x512_4, tileQ4x512_5, tileQ4x512_6}

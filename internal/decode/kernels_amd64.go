@@ -156,3 +156,6 @@ func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 
 //go:noescape
 func roundBF16AVX512(n int, x *float32, to *byte)
+
+//go:noescape
+func fetchX86(p *byte, lines int)

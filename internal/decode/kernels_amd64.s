@@ -18817,3 +18817,16 @@ more:
 	JNZ     more
 	VZEROUPPER
 	RET
+
+// func fetchX86(p *byte, lines int)
+// Requires: MMX+
+TEXT ·fetchX86(SB), NOSPLIT, $0-16
+	MOVQ p+0(FP), AX
+	MOVQ lines+8(FP), CX
+
+more:
+	PREFETCHT0 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        more
+	RET

@@ -3,4 +3,4 @@
 package decode
 
 // allocate returns n zeroed bytes.
-func allocate(n int) (b []byte, free func()) { return aligned(n), nil }
+func allocate(n int) (b []byte, free func()) { return aligned(n), func() {} }

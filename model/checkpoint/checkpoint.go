@@ -52,6 +52,7 @@ type Model struct {
 
 	userDictPath string // where UserDict lies, if it was read
 	files        []*blob.File
+	encoded      map[string]blob.Tensor // by our names, with LoadOptions.KeepEncoded
 }
 
 // Meta is promptgen.json: what the Hugging Face files have no place for.
@@ -126,12 +127,19 @@ func tempFile(b []byte) (path string, err error) {
 	return f.Name(), errors.Join(err, f.Close())
 }
 
+// Encoded is a matrix that was left as it lies in its file, by its name in
+// Config.Tensors: [out, in], the embedding [vocab, n_embd].
+func (m *Model) Encoded(name string) (blob.Tensor, bool) {
+	t, ok := m.encoded[name]
+	return t, ok
+}
+
 // LetGo tells the system that a tensor's memory will not be needed soon: where it
 // is a view of a mapped file its pages are dropped, and read again should
 // anything ask for them. Parameters that were changed must not be let go.
-func (m *Model) LetGo(data []float32) {
+func (m *Model) LetGo(data []byte) {
 	for _, f := range m.files {
-		f.LetGo(blob.AsBytes(data))
+		f.LetGo(data)
 	}
 }
 

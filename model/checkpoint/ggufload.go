@@ -33,7 +33,7 @@ func (m *Model) loadGGUF(path string, o LoadOptions) error {
 		return err
 	}
 	m.DType = weightType(g.Tensors)
-	m.Params, err = ggufParams(path, c, g.Tensors)
+	m.Params, m.encoded, err = ggufParams(path, c, g.Tensors, o.KeepEncoded)
 	return err
 }
 
@@ -135,7 +135,7 @@ func ggufVocab(path string, g *gguf.File) (*tokenizer.Vocab, error) {
 
 // ggufParams gives the tensors our names, turns the matrices round and puts
 // them together.
-func ggufParams(path string, c model.Config, tensors []blob.Tensor) (*model.Params, error) {
+func ggufParams(path string, c model.Config, tensors []blob.Tensor, keep bool) (*model.Params, map[string]blob.Tensor, error) {
 	byName := index(tensors)
 	_, untied := byName["output.weight"]
 	specs := c.Tensors(untied)
@@ -148,20 +148,29 @@ func ggufParams(path string, c model.Config, tensors []blob.Tensor) (*model.Para
 		t, ok := byName[name.gguf]
 		want.Name = name.gguf
 		if err := fits(path, want, t, ok); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ours[i] = t
 	}
 	if err := disjoint(path, ours); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	data, names := make([][]float32, len(ours)), ggufNames(c, untied)
+	encoded := map[string]blob.Tensor{}
+	for i, t := range ours {
+		if keep && (names[i].flip || t.Name == "token_embd.weight" || t.Name == "output.weight") {
+			encoded[names[i].ours] = t
+		}
+	}
 	inParallel(len(ours), func(i int) {
+		if _, kept := encoded[names[i].ours]; kept {
+			return
+		}
 		if names[i].flip {
 			data[i] = turned(ours[i])
 		} else {
 			data[i] = ours[i].Floats()
 		}
 	})
-	return model.ParamsFrom(c, untied, data), nil
+	return model.ParamsFrom(c, untied, data), encoded, nil
 }

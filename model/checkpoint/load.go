@@ -29,6 +29,10 @@ const (
 type LoadOptions struct {
 	VocabPath string          // "": the folder's own vocab.txt
 	Level     tokenizer.Level // "": as promptgen.json says, else bert
+
+	// KeepEncoded leaves the matrices of a GGUF file as they lie in it: Params
+	// then has no data for those that Model.Encoded knows.
+	KeepEncoded bool
 }
 
 // Load reads a model folder, or a GGUF file written by Export. What is not

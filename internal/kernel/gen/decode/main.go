@@ -32,6 +32,7 @@ func main() {
 	quantTileAVX2("tileQ4x256", q4)
 	quantize()
 	roundBF16()
+	fetch()
 	Generate()
 }
 
