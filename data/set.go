@@ -110,3 +110,22 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// InMemory is how many bytes of tokens lie in memory: those of the original's
+// text files, which have no other form.
+func (s *Set) InMemory() (bytes int64) {
+	for _, t := range []*Tokens{s.Train, s.Val} {
+		if t == nil {
+			continue
+		}
+		for _, p := range t.parts {
+			switch m := p.(type) {
+			case memory[uint16]:
+				bytes += 2 * m.len()
+			case memory[int32]:
+				bytes += 4 * m.len()
+			}
+		}
+	}
+	return bytes
+}

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"promptgen/internal/kernel"
@@ -25,10 +24,11 @@ type Phase uint8
 
 // The phases.
 const (
-	Always Phase = iota
-	InAttention
-	InMLP
-	InHead
+	Always      Phase = iota
+	InLayer           // during a layer: beside both that follow, in the head's place
+	InAttention       // during an attention sublayer
+	InMLP             // during an MLP sublayer
+	InHead            // during the head
 	phases
 )
 
@@ -106,7 +106,8 @@ type buffers struct {
 	losses     []float32 // [rows]
 
 	dx     []float32 // [rows, C] the gradient of the residual stream, updated in place
-	s1, s2 []float32 // [rows, C]
+	s1     []float32 // [rows, C] that of a sublayer
+	dheads []float32 // [rows, C]
 	dqkv   []float32 // [rows, 3C]
 	logits []float32 // [chunk of rows, V]
 }
@@ -143,13 +144,13 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 	l.add(Activations, Always, "embedding", rows*width, &b.embd)
 	l.add(Activations, Always, "final mean", rows, &b.mean)
 	l.add(Activations, Always, "final rstd", rows, &b.rstd)
-	l.add(Activations, Always, "final norm", rows*width, &b.norm)
+	l.add(Workspace, InHead, "final norm", rows*width, &b.norm)
 	l.add(Activations, Always, "losses", rows, &b.losses)
 	l.add(Workspace, InHead, "logits", kernel.HeadRows(rows, o.SeqLen)*vocab, &b.logits)
 	if backward {
 		l.add(Workspace, Always, "residual gradient", rows*width, &b.dx)
-		l.add(Workspace, Always, "sublayer gradient 1", rows*width, &b.s1)
-		l.add(Workspace, Always, "sublayer gradient 2", rows*width, &b.s2)
+		l.add(Workspace, Always, "sublayer gradient", rows*width, &b.s1)
+		l.add(Workspace, InAttention, "attn heads gradient", rows*width, &b.dheads)
 		l.add(Workspace, InAttention, "qkv gradient", rows*3*width, &b.dqkv)
 	}
 	return l.table
@@ -166,7 +167,7 @@ func (b *buffers) sublayers(l *layout, c Config) {
 	// backward pass while the MLP's is at work.
 	attn := InAttention
 	if !l.o.ForwardOnly && l.o.Recompute == RecomputeLayers {
-		attn = Always
+		attn = InLayer
 	}
 	l.values(all, Always, "attn mean", rows, func(i int) *[]float32 { return &b.attn[i].mean })
 	l.values(all, Always, "attn rstd", rows, func(i int) *[]float32 { return &b.attn[i].rstd })
@@ -239,7 +240,7 @@ func Bytes(table []Buffer) int64 {
 	for _, b := range table {
 		n[b.Phase] += int64(b.padded())
 	}
-	return 4 * (n[Always] + slices.Max(n[Always+1:]))
+	return 4 * (n[Always] + max(n[InLayer]+max(n[InAttention], n[InMLP]), n[InHead]))
 }
 
 func (b Buffer) padded() int { return (b.Len + align - 1) / align * align }
@@ -257,13 +258,12 @@ func newBuffers(c Config, untied bool, o GraphOptions) (*buffers, error) {
 	if len(arena) < size {
 		return nil, fmt.Errorf("graph: %d bytes of memory given, %d needed", 4*len(arena), 4*size)
 	}
-	var next [phases]int
+	var sizes, next [phases]int
 	for _, r := range table {
-		next[Always+1] += r.padded() * int(1-min(1, r.Phase))
+		sizes[r.Phase] += r.padded()
 	}
-	for p := range next[Always+2:] {
-		next[int(Always)+2+p] = next[Always+1]
-	}
+	next[InLayer], next[InHead] = sizes[Always], sizes[Always]
+	next[InAttention], next[InMLP] = sizes[Always]+sizes[InLayer], sizes[Always]+sizes[InLayer]
 	for _, r := range table {
 		at := next[r.Phase]
 		next[r.Phase] += r.padded()
@@ -285,3 +285,6 @@ func newBuffers(c Config, untied bool, o GraphOptions) (*buffers, error) {
 func asInt32(f []float32) []int32 {
 	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(f))), len(f))
 }
+
+// Bytes is the memory of the buffer, alignment included.
+func (b Buffer) Bytes() int64 { return 4 * int64(b.padded()) }

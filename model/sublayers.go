@@ -80,9 +80,9 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropAttnResidual)
-		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, g.buf.s2, width, width)
+		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, g.buf.dheads, width, width)
 		dqkv := g.rows(g.buf.dqkv, 3*width)
-		g.cpu.AttentionBackward(g.attention(l), dqkv, g.rows(g.buf.s2, width))
+		g.cpu.AttentionBackward(g.attention(l), dqkv, g.rows(g.buf.dheads, width))
 		g.linearBackward(a.norm, dqkv, p.AttnW, d.AttnW, d.AttnB, g.buf.s1, width, 3*width)
 		g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.s1, width),
 			g.rows(xs, width), a.mean, a.rstd, p.LN1Gain, rows, width, g.opt.SeqLen)

@@ -33,10 +33,12 @@ type AdamW struct {
 // NewAdamW makes an optimizer with PyTorch's arithmetic and constants for the
 // parameters p, its moments zero.
 func NewAdamW(cpu *kernel.CPU, p *model.Params) *AdamW {
-	return &AdamW{
-		Style: kernel.AdamTorch, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, GradScale: 1,
-		M: model.NewParams(p.Config, !p.HeadTied), V: model.NewParams(p.Config, !p.HeadTied), cpu: cpu,
-	}
+	return newAdamW(cpu, model.NewParams(p.Config, !p.HeadTied), model.NewParams(p.Config, !p.HeadTied))
+}
+
+// newAdamW is NewAdamW with moments that are there already.
+func newAdamW(cpu *kernel.CPU, m, v *model.Params) *AdamW {
+	return &AdamW{Style: kernel.AdamTorch, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, GradScale: 1, M: m, V: v, cpu: cpu}
 }
 
 // Step implements gorgonia.Solver. The parameters must come in the order of the

@@ -48,6 +48,7 @@ type Result struct {
 	FinalLoss    float64  `json:"final_loss"` // mean over the last 32 steps
 	ValLoss      *float64 `json:"val_loss"`   // nil without validation data
 	TokensPerSec float64  `json:"tokens_per_s"`
+	Planned      int64    `json:"planned_peak_bytes"` // by model/plan, before the first step
 	PeakRSS      int64    `json:"peak_rss_bytes"`
 	Model        string   `json:"model"` // folder of the final model
 	Skipped      int      `json:"skipped_steps,omitempty"`

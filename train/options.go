@@ -6,6 +6,7 @@ import (
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
+	memory "promptgen/model/plan"
 	"promptgen/train/dist"
 )
 
@@ -40,11 +41,19 @@ type Options struct {
 	Dropout        *float64 // nil: what Config says; else all three of Config's
 
 	DType kernel.DType // kernel.FP32, or kernel.BF16: operands of products rounded to bf16
-	// Recompute trades time for memory: what it keeps changes no number.
-	Recompute model.Recompute
-	Seed      uint64
-	Threads   int    // 0: the usable cores
-	ISA       string // kernels' level; empty: the best
+	// MaxMemory is the most that the process may take, in bytes; 0: no limit.
+	// Smaller micro-batches and recomputing keep it, which change no number.
+	MaxMemory int64
+	Recompute memory.Recomputing // "auto" (default: where MaxMemory asks for it), "on" or "off"
+	// OptimizerBF16 keeps AdamW's moments in bf16, rounded at random: half the
+	// memory, other numbers.
+	OptimizerBF16 bool
+	Shrink        bool // where the config does not fit MaxMemory, train the nearest that does
+	// Fitting, if not nil, is given the config that fits: Config, or the nearest.
+	Fitting func(model.Config) error `json:"-"`
+	Seed    uint64
+	Threads int    // 0: the usable cores
+	ISA     string // kernels' level; empty: the best
 
 	LogEvery  int // steps between two metrics lines, default 1
 	EvalEvery int // steps between two validations; 0: at the end of each epoch
@@ -98,6 +107,9 @@ func (o Options) withDefaults() Options {
 	if o.Schedule == "" {
 		o.Schedule = def.Schedule
 	}
+	if o.Recompute == "" {
+		o.Recompute = memory.Auto
+	}
 	if o.Resume == "" {
 		o.Resume = def.Resume
 	}
@@ -145,6 +157,10 @@ func (o Options) Validate() error {
 	atLeast("shards", o.Shards, 0)
 	if o.Shards > max(1, o.BatchSize)*max(1, o.GradAccum) {
 		l.Addf("shards (%d) must not exceed the effective batch, batch-size times grad-accum (%d)", o.Shards, max(1, o.BatchSize)*max(1, o.GradAccum))
+	}
+	atLeast("max-memory", int(o.MaxMemory), 0)
+	if o.Recompute != "" && o.Recompute != memory.Auto && o.Recompute != memory.On && o.Recompute != memory.Off {
+		l.Addf("recompute %q is not known: use auto, on or off", o.Recompute)
 	}
 	if o.BatchSize > 1<<16 || o.GradAccum > 1<<16 {
 		l.Addf("batch-size and grad-accum must be at most %d", 1<<16)

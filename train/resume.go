@@ -52,9 +52,12 @@ func (t *trainer) resume(st *checkpoint.State) error {
 		return err
 	}
 	t.at = was.Place
+	if err := t.takeMemory(true); err != nil {
+		return err
+	}
 	t.params = t.fit(st.Params)
-	t.opt = NewAdamW(t.cpu, t.params)
-	t.opt.M, t.opt.V, t.opt.Steps = t.fit(st.M), t.fit(st.V), t.at.Step-t.at.Skipped
+	t.opt = newAdamW(t.cpu, t.fit(st.M), t.fit(st.V))
+	t.opt.Steps = t.at.Step - t.at.Skipped
 	t.replan(st, was.Settings)
 	t.lastSave, t.lastState = st.Dir, st.Dir
 	states := filepath.Join(t.o.Out, stateName)

@@ -58,6 +58,7 @@ type trainer struct {
 	opt     *AdamW
 	metrics *runlog.Log
 	memory  memoryGauge
+	budget  budget
 	sampler *sampler // nil: without prompts
 	facts   runlog.DataFacts
 	recipe  []byte // of this run, for the model folders
@@ -182,6 +183,11 @@ func (t *trainer) openData() (err error) {
 		return fault.Usage("config: vocab_size is %d and the data's vocabulary has %d tokens; leave vocab_size out, or tokenize with the vocabulary it was written for",
 			t.cfg.VocabSize, t.set.VocabSize())
 	}
+	return t.cut()
+}
+
+// cut lays the windows and counts the steps.
+func (t *trainer) cut() (err error) {
 	if t.windows, err = data.NewWindows(t.set.Train, t.cfg.NCtx, t.o.Stride); err != nil {
 		return err
 	}
@@ -270,8 +276,13 @@ func (t *trainer) start() (*checkpoint.State, error) {
 func (t *trainer) prepare() (err error) {
 	t.warnSpace()
 	t.savedAt = time.Now()
-	t.sched.micro = min(t.sched.batch, t.sched.perShard())
-	if t.graph, err = model.NewGraph(t.cpu, t.params, t.graphOptions()); err != nil {
+	t.sched.micro = min(t.budget.settings.Batch, t.sched.perShard())
+	o := t.graphOptions()
+	if o.Memory, err = t.graphMemory(o); err != nil {
+		return err
+	}
+	t.budget.touch()
+	if t.graph, err = model.NewGraph(t.cpu, t.params, o); err != nil {
 		return err
 	}
 	if err := t.makeSums(); err != nil {
@@ -287,11 +298,10 @@ func (t *trainer) prepare() (err error) {
 
 // graphOptions are what the graph's memory and arithmetic depend on.
 func (t *trainer) graphOptions() model.GraphOptions {
-	return model.GraphOptions{
-		Batch: t.sched.micro, SeqLen: t.cfg.NCtx, Sequences: t.sched.perShard(),
-		BF16: t.o.DType == kernel.BF16, Recompute: t.o.Recompute,
-		LabelSmoothing: float32(t.o.LabelSmoothing),
-	}
+	o := t.budget.settings.Graph(t.cfg)
+	o.Batch, o.Sequences = t.sched.micro, t.sched.perShard()
+	o.LabelSmoothing = float32(t.o.LabelSmoothing)
+	return o
 }
 
 // startAfresh draws the weights, or takes them from a model folder.
@@ -299,14 +309,24 @@ func (t *trainer) startAfresh() error {
 	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), -1); err != nil {
 		return err
 	}
-	if t.o.InitFrom == "" {
-		t.params = model.NewParams(t.cfg, false)
+	if t.o.InitFrom != "" {
+		if err := t.initFrom(t.o.InitFrom); err != nil {
+			return err
+		}
+	} else {
+		if err := t.takeMemory(false); err != nil {
+			return err
+		}
+		p, err := t.newParams(false)
+		if err != nil {
+			return err
+		}
+		t.params = p
 		t.params.Init(t.o.Seed)
-	} else if err := t.initFrom(t.o.InitFrom); err != nil {
-		return err
 	}
-	t.opt = NewAdamW(t.cpu, t.params)
-	return nil
+	var err error
+	t.opt, err = t.newOptimizer()
+	return err
 }
 
 // initFrom copies the weights of a model of the same shape and vocabulary.
@@ -326,7 +346,12 @@ func (t *trainer) initFrom(dir string) error {
 			dir, src.NLayer, src.NHead, src.NEmbd, src.NPositions, src.VocabSize,
 			t.cfg.NLayer, t.cfg.NHead, t.cfg.NEmbd, t.cfg.NPositions, t.cfg.VocabSize)
 	}
-	t.params = model.NewParams(t.cfg, !m.Params.HeadTied)
+	if err := t.takeMemory(false); err != nil {
+		return err
+	}
+	if t.params, err = t.newParams(!m.Params.HeadTied); err != nil {
+		return err
+	}
 	for i, s := range m.Params.Tensors {
 		copy(t.params.Tensors[i].Data, s.Data)
 	}
@@ -364,7 +389,7 @@ func (t *trainer) finished(ctx context.Context) (*Result, error) {
 func (t *trainer) result() *Result {
 	r := &Result{
 		Steps: t.at.Step, Tokens: t.tokensSeen(), FinalLoss: t.finalLoss(), ValLoss: t.at.ValLoss,
-		TokensPerSec: t.clock.overall(), PeakRSS: PeakRSS(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
+		TokensPerSec: t.clock.overall(), PeakRSS: PeakRSS(), Planned: t.budget.parts.Total(), Model: FinalModel(t.o.Out), Skipped: t.at.Skipped,
 		BestValLoss: t.at.Best, Stopped: t.stoppedEarly(), Elsewhere: !t.group.Lead(),
 	}
 	if t.at.Best != nil {
@@ -388,5 +413,5 @@ func (t *trainer) close() error {
 	if t.set != nil {
 		t.set.Close()
 	}
-	return err
+	return errors.Join(err, t.releaseMemory())
 }

@@ -40,6 +40,9 @@ func (t *trainer) openTogether() error {
 	if err == nil {
 		t.cpu, err = kernel.New(kernel.Options{Threads: t.o.Threads, ISA: t.o.ISA})
 	}
+	if err == nil {
+		err = t.planMemory()
+	}
 	if err := t.group.Agree(err); err != nil || t.group == nil {
 		return err
 	}
@@ -135,7 +138,9 @@ func (t *trainer) startTogether() error {
 		if err := json.Unmarshal(all[0], &b); err != nil {
 			return fmt.Errorf("what rank 0 says of the start cannot be read: %w", err)
 		}
-		t.follow(b)
+		if err := t.follow(b); err != nil {
+			return err
+		}
 	}
 	t.obs.Notice(fmt.Sprintf("training in %s, %d shards a step", t.group, t.sched.shards))
 	if b.Copied {
@@ -148,16 +153,25 @@ func (t *trainer) startTogether() error {
 }
 
 // follow starts as rank 0 says.
-func (t *trainer) follow(b begin) {
+func (t *trainer) follow(b begin) error {
 	t.at = b.Place
 	t.sched.shards, t.sched.steps, t.sched.warmup = b.Shards, b.Steps, b.Warmup
-	t.params = model.NewParams(t.cfg, b.Untied)
+	if err := t.takeMemory(false); err != nil {
+		return err
+	}
+	var err error
+	if t.params, err = t.newParams(b.Untied); err != nil {
+		return err
+	}
 	if !b.Copied {
 		t.params.Init(t.o.Seed)
 	}
-	t.opt = NewAdamW(t.cpu, t.params)
+	if t.opt, err = t.newOptimizer(); err != nil {
+		return err
+	}
 	t.opt.Steps = t.at.Step - t.at.Skipped
 	t.opt.WeightDecay, t.opt.DecayAll = t.o.WeightDecay, t.o.DecayAll
+	return nil
 }
 
 // receive makes p what it is at rank 0.

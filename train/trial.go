@@ -49,6 +49,9 @@ func NewTrial(o Options) (_ *Trial, err error) {
 	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
 		return nil, err
 	}
+	if err := t.planMemory(); err != nil {
+		return nil, err
+	}
 	if _, err := t.start(); err != nil {
 		return nil, fmt.Errorf("preparing the steps: %w", err)
 	}
@@ -72,6 +75,9 @@ func (r *Trial) Step() (StepInfo, error) {
 	err := t.step(context.Background(), order)
 	return r.last, err
 }
+
+// Planned is the peak of memory that was planned, in bytes.
+func (r *Trial) Planned() int64 { return r.t.budget.parts.Total() }
 
 // CPU is what the steps are computed by.
 func (r *Trial) CPU() *kernel.CPU { return r.t.cpu }

@@ -32,6 +32,7 @@ func newApp(s streams, environ []string) *app {
 		a.quickstartCommand(),
 		a.vocabCommand(),
 		a.tokenizeCommand(),
+		a.planCommand(),
 		a.trainCommand(),
 		a.launchCommand(),
 		a.evalCommand(),

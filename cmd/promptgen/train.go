@@ -13,6 +13,7 @@ import (
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/configs"
 	"promptgen/internal/fault"
+	"promptgen/model"
 	"promptgen/train"
 	"promptgen/train/dist"
 )
@@ -24,7 +25,7 @@ func (a *app) trainCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "train",
 		Usage: "train a model on tokens",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"model_config"}, Value: "small", Usage: "model config: a `FILE` or a preset (test, mini, small, base)"},
 			&cli.StringFlag{Name: "data", Aliases: []string{"tokenized_data_path"}, Value: defaultData, Usage: "`FOLDER` that tokenize wrote, or of the original's tokenized_train_N.txt"},
 			&cli.StringFlag{Name: "vocab", Aliases: []string{"vocab_file", "vocab_filename"}, Value: defaultVocab, Usage: "vocabulary `FILE`, for the original's folder"},
@@ -63,7 +64,8 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "dist", Category: several, Value: string(dist.Auto), Usage: "train together with the other processes of an MPI job: `auto` (if a launcher started this one), off or mpi"},
 			&cli.IntFlag{Name: "shards", Category: several, Usage: "parts of a step that ranks share, whose number fixes the result (default: 1; under MPI 8, at most the effective batch)"},
 			&cli.DurationFlag{Name: "dist-timeout", Category: several, Value: dist.DefaultTimeout, Usage: "end this rank (75) when the others keep it waiting for so long, or thrice its own share of a step"},
-		},
+			&cli.BoolFlag{Name: "shrink", Category: memoryCategory, Usage: "where the config does not fit, train the nearest that does"},
+		}, memoryFlags()...),
 		Action: func(c *cli.Context) error {
 			o, err := a.trainOptions(c)
 			if err != nil {
@@ -112,7 +114,9 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	if err != nil {
 		faults.Addf("%v", err)
 	}
+	limit, _ := maxMemory(&faults, c)
 	o := train.Options{
+		MaxMemory: limit, Recompute: recomputing(&faults, c), Shrink: c.Bool("shrink"),
 		Config: cfg, Data: c.String("data"), Vocab: c.String("vocab"), Out: c.String("out"),
 		InitFrom: c.String("init-from"), Resume: c.String("resume"),
 		Epochs: c.Int("epochs"), BatchSize: c.Int("batch-size"), GradAccum: c.Int("grad-accum"), Stride: c.Int("stride"),
@@ -124,6 +128,9 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
 		DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
 		SamplePrompts: c.StringSlice("sample-prompt"), WriterDir: c.String("writer_dir"), Command: a.typed,
+	}
+	if file := c.String("write-config"); file != "" {
+		o.Fitting = func(cfg model.Config) error { return writeConfig(file, cfg) }
 	}
 	if c.IsSet("min-lr") {
 		rate := c.Float64("min-lr")
@@ -205,7 +212,7 @@ func trainFacts(r *train.Result) []ui.Fact {
 	}
 	return append(facts,
 		ui.Fact{Name: "tokens/s", Value: fmt.Sprintf("%.0f", r.TokensPerSec)},
-		ui.Fact{Name: "peak memory", Value: ui.Bytes(r.PeakRSS)},
+		ui.Fact{Name: "peak memory", Value: fmt.Sprintf("%s of %s planned", ui.Bytes(r.PeakRSS), ui.Bytes(r.Planned))},
 		ui.Fact{Name: "model", Value: r.Model})
 }
 

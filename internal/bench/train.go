@@ -28,16 +28,17 @@ type TrainResult struct {
 	GFlops       float64 `json:"gflops"`            // of the median step
 	LimitGFlops  float64 `json:"limit_gflops"`      // the machine's, in the dtype of the products
 	MFU          float64 `json:"mfu"`               // GFlops / LimitGFlops
-	PeakRSS      int64   `json:"peak_rss_bytes"`    // at the end of the steps
-	Steps        int     `json:"steps"`             // measured
-	StepMS       float64 `json:"step_ms"`           // the median step
-	Tokens       int     `json:"tokens_per_step"`   //
-	DType        string  `json:"dtype"`             //
-	ISA          string  `json:"isa"`               // level of the kernels
-	Threads      int     `json:"threads"`           //
-	TokenGFlop   float64 `json:"gflop_per_token"`   //
-	Machine      Machine `json:"limits"`            //
-	Loss         float64 `json:"loss"`              // of the last step
+	Planned      int64   `json:"planned_peak_bytes"`
+	PeakRSS      int64   `json:"peak_rss_bytes"`  // at the end of the steps
+	Steps        int     `json:"steps"`           // measured
+	StepMS       float64 `json:"step_ms"`         // the median step
+	Tokens       int     `json:"tokens_per_step"` //
+	DType        string  `json:"dtype"`           //
+	ISA          string  `json:"isa"`             // level of the kernels
+	Threads      int     `json:"threads"`         //
+	TokenGFlop   float64 `json:"gflop_per_token"` //
+	Machine      Machine `json:"limits"`          //
+	Loss         float64 `json:"loss"`            // of the last step
 }
 
 // Train measures the step of the train command, optimizer included, on random
@@ -71,7 +72,7 @@ func Train(ctx context.Context, o TrainOptions) (_ *TrainResult, err error) {
 
 	cfg := o.Train.Config
 	r := &TrainResult{
-		PeakRSS: info.PeakRSS, Loss: info.Loss, Steps: len(times), TokenGFlop: TokenFlops(cfg) / 1e9,
+		Planned: trial.Planned(), PeakRSS: info.PeakRSS, Loss: info.Loss, Steps: len(times), TokenGFlop: TokenFlops(cfg) / 1e9,
 		Tokens: o.Train.BatchSize * max(1, o.Train.GradAccum) * cfg.NCtx,
 		DType:  o.Train.DType.String(), ISA: trial.CPU().ISA(), Threads: trial.CPU().Threads(),
 		Machine: MeasureMachine(trial.CPU()),
