@@ -96,7 +96,7 @@ func (c *CPU) Gemm(g *Gemm) {
 	}
 	j.cut(c.Threads())
 	panels := roundUp(min(j.N, ncMax), j.t.nr)
-	j.pb = c.packedB.get(panels * roundUp(j.kcLimit(), 32))
+	j.pb = c.packedB.get(panels * kcMax)
 	j.blocks(func() {
 		j.phase = phasePackB
 		c.pool.run((j.nc+j.t.nr-1)/j.t.nr, j)
@@ -114,7 +114,7 @@ func (w *worker) gemm(c *CPU, g *Gemm) {
 	}
 	j.cut(1)
 	panels := roundUp(min(j.N, ncMax), j.t.nr)
-	j.pb = w.packedB.get(panels * roundUp(j.kcLimit(), 32))
+	j.pb = w.packedB.get(panels * kcMax)
 	j.blocks(func() {
 		for p := range (j.nc + j.t.nr - 1) / j.t.nr {
 			j.packB(p)

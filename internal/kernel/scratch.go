@@ -11,16 +11,9 @@ type Shape struct {
 // Nothing is allocated.
 func ScratchBytes(s Shape) int64 {
 	const widestPanel = 48
-	kc := kcDefault
-	if s.Backward {
-		kc = kcLong
-	}
 	wide := max(3*s.Width, s.Inner)
-	packedB := roundUp(min(max(wide, s.Vocab), ncMax), widestPanel) * kcDefault
-	if s.Backward {
-		packedB = max(packedB, roundUp(min(wide, ncMax), widestPanel)*kcLong)
-	}
-	worker := (mcMax+widestPanel)*kc + 12*widestPanel + AttentionScratch(s.SeqLen, s.Width/max(1, s.Heads), s.Backward)
+	packedB := roundUp(min(max(wide, s.Vocab), ncMax), widestPanel) * kcMax
+	worker := (mcMax+widestPanel)*kcMax + 12*widestPanel + AttentionScratch(s.SeqLen, s.Width/max(1, s.Heads), s.Backward)
 	parts := rowBlocks(s.Rows, s.SeqLen) * max(2*s.Width, wide)
 	if !s.Backward {
 		parts = 0
