@@ -56,14 +56,26 @@ func shifted(ids []int32, seqLen int) []int32 {
 }
 
 // The forward pass, the loss, each gradient and their norm are those of
-// transformers on PyTorch, with and without recomputing.
+// transformers on PyTorch, with and without recomputing, at every level of the
+// kernels that this machine has.
 func TestGoldenForwardBackward(t *testing.T) {
+	for _, isa := range kernel.ISAs() {
+		t.Run(isa, func(t *testing.T) { goldenForwardBackward(t, isa) })
+	}
+}
+
+func goldenForwardBackward(t *testing.T, isa string) {
+	cpu, err := kernel.New(kernel.Options{ISA: isa})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cpu.Close()
 	dir := testkit.Golden(t)
 	p := goldenParams(t, "model.safetensors")
 	in := testkit.ReadNPY(t, dir, "inputs.npy")
 	batch, seqLen := in.Shape[0], in.Shape[1]
 	for _, recompute := range []model.Recompute{model.RecomputeOff, model.RecomputeSublayers} {
-		g := newGraph(t, newCPU(t, 0), p, model.GraphOptions{Batch: batch, SeqLen: seqLen, Recompute: recompute})
+		g := newGraph(t, cpu, p, model.GraphOptions{Batch: batch, SeqLen: seqLen, Recompute: recompute})
 
 		logits, err := g.Logits(in.Ints)
 		if err != nil {
