@@ -54,7 +54,7 @@ func avx2ISA() *isa {
 	v := goVectors()
 	v.add, v.scale, v.softDiff, v.dot, v.maximum, v.exp = addAVX2, scaleAVX2, softDiffAVX2, dotAVX2, maximumAVX2, expAVX2
 	v.norm, v.normBack = normAVX2, normBackAVX2
-	v.act, v.actBack = withGELU(geluAVX2), withGELUBack(geluBackAVX2)
+	v.act, v.actBack = actBy(geluAVX2, erfGELUAVX2, reluAVX2), actBackBy(geluBackAVX2, erfGELUBackAVX2, reluBackAVX2)
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX2(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
 	v.normStat = func(x []float32, eps float32) (float32, float32) { return normStat(x, eps, momentsAVX2) }
 	v.adam = func(s *adamStep, w, g, m, v []float32) { adamAVX2(&s.gradScale, w, g, m, v) }
@@ -73,7 +73,7 @@ func avx512ISA() *isa {
 	v := goVectors()
 	v.add, v.scale, v.softDiff, v.dot, v.maximum, v.exp = addAVX512, scaleAVX512, softDiffAVX512, dotAVX512, maximumAVX512, expAVX512
 	v.norm, v.normBack = normAVX512, normBackAVX512
-	v.act, v.actBack = withGELU(geluAVX512), withGELUBack(geluBackAVX512)
+	v.act, v.actBack = actBy(geluAVX512, erfGELUAVX512, reluAVX512), actBackBy(geluBackAVX512, erfGELUBackAVX512, reluBackAVX512)
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX512(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
 	v.normStat = func(x []float32, eps float32) (float32, float32) { return normStat(x, eps, momentsAVX512) }
 	v.adam = func(s *adamStep, w, g, m, v []float32) { adamAVX512(&s.gradScale, w, g, m, v) }
@@ -105,23 +105,35 @@ func rounding(t tile) tile {
 	return t
 }
 
-func withGELU(gelu func(y, x []float32)) func(y, x []float32, a Act) {
+// actBy applies the activations by the loops given.
+func actBy(geluNew, gelu, relu func(y, x []float32)) func(y, x []float32, a Act) {
 	return func(y, x []float32, a Act) {
-		if a == ActGELUNew {
+		switch a {
+		case ActGELUNew:
+			geluNew(y, x)
+		case ActGELU:
 			gelu(y, x)
-			return
+		case ActReLU:
+			relu(y, x)
+		default:
+			actGo(y, x, a)
 		}
-		actGo(y, x, a)
 	}
 }
 
-func withGELUBack(back func(dx, dy, x []float32)) func(dx, dy, x []float32, a Act) {
+// actBackBy does the same for their gradients.
+func actBackBy(geluNew, gelu, relu func(dx, dy, x []float32)) func(dx, dy, x []float32, a Act) {
 	return func(dx, dy, x []float32, a Act) {
-		if a == ActGELUNew {
-			back(dx, dy, x)
-			return
+		switch a {
+		case ActGELUNew:
+			geluNew(dx, dy, x)
+		case ActGELU:
+			gelu(dx, dy, x)
+		case ActReLU:
+			relu(dx, dy, x)
+		default:
+			actBackGo(dx, dy, x, a)
 		}
-		actBackGo(dx, dy, x, a)
 	}
 }
 

@@ -65,6 +65,18 @@ func geluAVX512(y []float32, x []float32)
 func geluBackAVX512(dx []float32, dy []float32, x []float32)
 
 //go:noescape
+func reluAVX512(y []float32, x []float32)
+
+//go:noescape
+func reluBackAVX512(dx []float32, dy []float32, x []float32)
+
+//go:noescape
+func erfGELUAVX512(y []float32, x []float32)
+
+//go:noescape
+func erfGELUBackAVX512(dx []float32, dy []float32, x []float32)
+
+//go:noescape
 func dropAVX512(y []float32, x []float32, start uint32, b uint32, below uint32, scale float32)
 
 //go:noescape
@@ -108,6 +120,18 @@ func geluAVX2(y []float32, x []float32)
 
 //go:noescape
 func geluBackAVX2(dx []float32, dy []float32, x []float32)
+
+//go:noescape
+func reluAVX2(y []float32, x []float32)
+
+//go:noescape
+func reluBackAVX2(dx []float32, dy []float32, x []float32)
+
+//go:noescape
+func erfGELUAVX2(y []float32, x []float32)
+
+//go:noescape
+func erfGELUBackAVX2(dx []float32, dy []float32, x []float32)
 
 //go:noescape
 func dropAVX2(y []float32, x []float32, start uint32, b uint32, below uint32, scale float32)

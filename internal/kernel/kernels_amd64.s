@@ -94,6 +94,132 @@ DATA f_d3<>+56(SB)/4, $0x3e5b33b6
 DATA f_d3<>+60(SB)/4, $0x3e5b33b6
 GLOBL f_d3<>(SB), RODATA|NOPTR, $64
 
+DATA f_density<>+0(SB)/4, $0x3ecc422a
+DATA f_density<>+4(SB)/4, $0x3ecc422a
+DATA f_density<>+8(SB)/4, $0x3ecc422a
+DATA f_density<>+12(SB)/4, $0x3ecc422a
+DATA f_density<>+16(SB)/4, $0x3ecc422a
+DATA f_density<>+20(SB)/4, $0x3ecc422a
+DATA f_density<>+24(SB)/4, $0x3ecc422a
+DATA f_density<>+28(SB)/4, $0x3ecc422a
+DATA f_density<>+32(SB)/4, $0x3ecc422a
+DATA f_density<>+36(SB)/4, $0x3ecc422a
+DATA f_density<>+40(SB)/4, $0x3ecc422a
+DATA f_density<>+44(SB)/4, $0x3ecc422a
+DATA f_density<>+48(SB)/4, $0x3ecc422a
+DATA f_density<>+52(SB)/4, $0x3ecc422a
+DATA f_density<>+56(SB)/4, $0x3ecc422a
+DATA f_density<>+60(SB)/4, $0x3ecc422a
+GLOBL f_density<>(SB), RODATA|NOPTR, $64
+
+DATA f_erfc<>+0(SB)/4, $0x3e6d3388
+DATA f_erfc<>+4(SB)/4, $0x3e6d3388
+DATA f_erfc<>+8(SB)/4, $0x3e6d3388
+DATA f_erfc<>+12(SB)/4, $0x3e6d3388
+DATA f_erfc<>+16(SB)/4, $0x3e6d3388
+DATA f_erfc<>+20(SB)/4, $0x3e6d3388
+DATA f_erfc<>+24(SB)/4, $0x3e6d3388
+DATA f_erfc<>+28(SB)/4, $0x3e6d3388
+DATA f_erfc<>+32(SB)/4, $0x3e6d3388
+DATA f_erfc<>+36(SB)/4, $0x3e6d3388
+DATA f_erfc<>+40(SB)/4, $0x3e6d3388
+DATA f_erfc<>+44(SB)/4, $0x3e6d3388
+DATA f_erfc<>+48(SB)/4, $0x3e6d3388
+DATA f_erfc<>+52(SB)/4, $0x3e6d3388
+DATA f_erfc<>+56(SB)/4, $0x3e6d3388
+DATA f_erfc<>+60(SB)/4, $0x3e6d3388
+GLOBL f_erfc<>(SB), RODATA|NOPTR, $64
+
+DATA f_erfc1<>+0(SB)/4, $0x3e027906
+DATA f_erfc1<>+4(SB)/4, $0x3e027906
+DATA f_erfc1<>+8(SB)/4, $0x3e027906
+DATA f_erfc1<>+12(SB)/4, $0x3e027906
+DATA f_erfc1<>+16(SB)/4, $0x3e027906
+DATA f_erfc1<>+20(SB)/4, $0x3e027906
+DATA f_erfc1<>+24(SB)/4, $0x3e027906
+DATA f_erfc1<>+28(SB)/4, $0x3e027906
+DATA f_erfc1<>+32(SB)/4, $0x3e027906
+DATA f_erfc1<>+36(SB)/4, $0x3e027906
+DATA f_erfc1<>+40(SB)/4, $0x3e027906
+DATA f_erfc1<>+44(SB)/4, $0x3e027906
+DATA f_erfc1<>+48(SB)/4, $0x3e027906
+DATA f_erfc1<>+52(SB)/4, $0x3e027906
+DATA f_erfc1<>+56(SB)/4, $0x3e027906
+DATA f_erfc1<>+60(SB)/4, $0x3e027906
+GLOBL f_erfc1<>(SB), RODATA|NOPTR, $64
+
+DATA f_erfc2<>+0(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+4(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+8(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+12(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+16(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+20(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+24(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+28(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+32(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+36(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+40(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+44(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+48(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+52(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+56(SB)/4, $0xbe11a98e
+DATA f_erfc2<>+60(SB)/4, $0xbe11a98e
+GLOBL f_erfc2<>(SB), RODATA|NOPTR, $64
+
+DATA f_erfc3<>+0(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+4(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+8(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+12(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+16(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+20(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+24(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+28(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+32(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+36(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+40(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+44(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+48(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+52(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+56(SB)/4, $0x3f35f0e3
+DATA f_erfc3<>+60(SB)/4, $0x3f35f0e3
+GLOBL f_erfc3<>(SB), RODATA|NOPTR, $64
+
+DATA f_erfc4<>+0(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+4(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+8(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+12(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+16(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+20(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+24(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+28(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+32(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+36(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+40(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+44(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+48(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+52(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+56(SB)/4, $0xbf3a00e3
+DATA f_erfc4<>+60(SB)/4, $0xbf3a00e3
+GLOBL f_erfc4<>(SB), RODATA|NOPTR, $64
+
+DATA f_erfc5<>+0(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+4(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+8(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+12(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+16(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+20(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+24(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+28(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+32(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+36(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+40(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+44(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+48(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+52(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+56(SB)/4, $0x3f07dc22
+DATA f_erfc5<>+60(SB)/4, $0x3f07dc22
+GLOBL f_erfc5<>(SB), RODATA|NOPTR, $64
+
 DATA f_expmax<>+0(SB)/4, $0x42b20000
 DATA f_expmax<>+4(SB)/4, $0x42b20000
 DATA f_expmax<>+8(SB)/4, $0x42b20000
@@ -237,6 +363,24 @@ DATA f_log2e<>+52(SB)/4, $0x3fb8aa3b
 DATA f_log2e<>+56(SB)/4, $0x3fb8aa3b
 DATA f_log2e<>+60(SB)/4, $0x3fb8aa3b
 GLOBL f_log2e<>(SB), RODATA|NOPTR, $64
+
+DATA f_minushalf<>+0(SB)/4, $0xbf000000
+DATA f_minushalf<>+4(SB)/4, $0xbf000000
+DATA f_minushalf<>+8(SB)/4, $0xbf000000
+DATA f_minushalf<>+12(SB)/4, $0xbf000000
+DATA f_minushalf<>+16(SB)/4, $0xbf000000
+DATA f_minushalf<>+20(SB)/4, $0xbf000000
+DATA f_minushalf<>+24(SB)/4, $0xbf000000
+DATA f_minushalf<>+28(SB)/4, $0xbf000000
+DATA f_minushalf<>+32(SB)/4, $0xbf000000
+DATA f_minushalf<>+36(SB)/4, $0xbf000000
+DATA f_minushalf<>+40(SB)/4, $0xbf000000
+DATA f_minushalf<>+44(SB)/4, $0xbf000000
+DATA f_minushalf<>+48(SB)/4, $0xbf000000
+DATA f_minushalf<>+52(SB)/4, $0xbf000000
+DATA f_minushalf<>+56(SB)/4, $0xbf000000
+DATA f_minushalf<>+60(SB)/4, $0xbf000000
+GLOBL f_minushalf<>(SB), RODATA|NOPTR, $64
 
 DATA f_minusinf<>+0(SB)/4, $0xff800000
 DATA f_minusinf<>+4(SB)/4, $0xff800000
@@ -399,6 +543,24 @@ DATA f_unflat<>+52(SB)/4, $0xc1f00000
 DATA f_unflat<>+56(SB)/4, $0xc1f00000
 DATA f_unflat<>+60(SB)/4, $0xc1f00000
 GLOBL f_unflat<>(SB), RODATA|NOPTR, $64
+
+DATA i_absolute<>+0(SB)/4, $0x7fffffff
+DATA i_absolute<>+4(SB)/4, $0x7fffffff
+DATA i_absolute<>+8(SB)/4, $0x7fffffff
+DATA i_absolute<>+12(SB)/4, $0x7fffffff
+DATA i_absolute<>+16(SB)/4, $0x7fffffff
+DATA i_absolute<>+20(SB)/4, $0x7fffffff
+DATA i_absolute<>+24(SB)/4, $0x7fffffff
+DATA i_absolute<>+28(SB)/4, $0x7fffffff
+DATA i_absolute<>+32(SB)/4, $0x7fffffff
+DATA i_absolute<>+36(SB)/4, $0x7fffffff
+DATA i_absolute<>+40(SB)/4, $0x7fffffff
+DATA i_absolute<>+44(SB)/4, $0x7fffffff
+DATA i_absolute<>+48(SB)/4, $0x7fffffff
+DATA i_absolute<>+52(SB)/4, $0x7fffffff
+DATA i_absolute<>+56(SB)/4, $0x7fffffff
+DATA i_absolute<>+60(SB)/4, $0x7fffffff
+GLOBL i_absolute<>(SB), RODATA|NOPTR, $64
 
 DATA i_bias127<>+0(SB)/4, $0x0000007f
 DATA i_bias127<>+4(SB)/4, $0x0000007f
@@ -5332,6 +5494,290 @@ done8:
 	VZEROUPPER
 	RET
 
+// func reluAVX512(y []float32, x []float32)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·reluAVX512(SB), NOSPLIT, $0-48
+	MOVQ   y_len+8(FP), AX
+	MOVQ   y_base+0(FP), CX
+	MOVQ   x_base+24(FP), DX
+	VXORPS Z1, Z1, Z1
+	CMPQ   AX, $0x10
+	JLT    tail9
+
+loop9:
+	VMOVUPS (DX), Z0
+	VMAXPS  Z0, Z1, Z0
+	VMOVUPS Z0, (CX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, AX
+	CMPQ    AX, $0x10
+	JGE     loop9
+
+tail9:
+	TESTQ     AX, AX
+	JZ        done9
+	MOVQ      $-1, BX
+	BZHIQ     AX, BX, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (DX), K1, Z0
+	VMAXPS    Z0, Z1, Z0
+	VMOVUPS   Z0, K1, (CX)
+
+done9:
+	VZEROUPPER
+	RET
+
+// func reluBackAVX512(dx []float32, dy []float32, x []float32)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·reluBackAVX512(SB), NOSPLIT, $0-72
+	MOVQ   dx_len+8(FP), AX
+	MOVQ   dx_base+0(FP), CX
+	MOVQ   dy_base+24(FP), DX
+	MOVQ   x_base+48(FP), BX
+	VXORPS Z1, Z1, Z1
+	CMPQ   AX, $0x10
+	JLT    tail10
+
+loop10:
+	VMOVUPS   (BX), Z0
+	VMOVUPS   (DX), Z2
+	VCMPPS    $0x16, Z1, Z0, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   Z2, (CX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, DX
+	ADDQ      $0x40, BX
+	SUBQ      $0x10, AX
+	CMPQ      AX, $0x10
+	JGE       loop10
+
+tail10:
+	TESTQ     AX, AX
+	JZ        done10
+	MOVQ      $-1, SI
+	BZHIQ     AX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (BX), K1, Z0
+	VMOVUPS.Z (DX), K1, Z2
+	VCMPPS    $0x16, Z1, Z0, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   Z2, K1, (CX)
+
+done10:
+	VZEROUPPER
+	RET
+
+// func erfGELUAVX512(y []float32, x []float32)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·erfGELUAVX512(SB), NOSPLIT, $0-48
+	MOVQ y_len+8(FP), AX
+	MOVQ y_base+0(FP), CX
+	MOVQ x_base+24(FP), DX
+	CMPQ AX, $0x10
+	JLT  tail11
+
+loop11:
+	VMOVUPS      (DX), Z0
+	VANDPS       i_absolute<>+0(SB), Z0, Z1
+	VMOVUPS      f_one<>+0(SB), Z2
+	VFMADD132PS  f_erfc<>+0(SB), Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z0, Z0, Z3
+	VMULPS       f_minushalf<>+0(SB), Z3, Z3
+	VMOVUPS      f_expmax<>+0(SB), Z6
+	VMINPS       Z3, Z6, Z3
+	VMOVUPS      f_expmin<>+0(SB), Z6
+	VMAXPS       Z3, Z6, Z3
+	VMULPS       f_log2e<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x00, Z4, Z4
+	VFNMADD231PS f_ln2hi<>+0(SB), Z4, Z3
+	VFNMADD231PS f_ln2lo<>+0(SB), Z4, Z3
+	VMOVUPS      f_p0<>+0(SB), Z5
+	VFMADD213PS  f_p1<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p2<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p3<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p4<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p5<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VADDPS       f_one<>+0(SB), Z3, Z3
+	VFMADD231PS  Z5, Z6, Z3
+	VSCALEFPS    Z4, Z3, Z3
+	VMOVUPS      f_erfc5<>+0(SB), Z4
+	VFMADD213PS  f_erfc4<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc3<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc2<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc1<>+0(SB), Z1, Z4
+	VMULPS       Z1, Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VSUBPS       Z4, Z2, Z2
+	VPMOVD2M     Z0, K2
+	VBLENDMPS    Z4, Z2, K2, Z7
+	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, (CX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, AX
+	CMPQ         AX, $0x10
+	JGE          loop11
+
+tail11:
+	TESTQ        AX, AX
+	JZ           done11
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (DX), K1, Z0
+	VANDPS       i_absolute<>+0(SB), Z0, Z1
+	VMOVUPS      f_one<>+0(SB), Z2
+	VFMADD132PS  f_erfc<>+0(SB), Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z0, Z0, Z3
+	VMULPS       f_minushalf<>+0(SB), Z3, Z3
+	VMOVUPS      f_expmax<>+0(SB), Z6
+	VMINPS       Z3, Z6, Z3
+	VMOVUPS      f_expmin<>+0(SB), Z6
+	VMAXPS       Z3, Z6, Z3
+	VMULPS       f_log2e<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x00, Z4, Z4
+	VFNMADD231PS f_ln2hi<>+0(SB), Z4, Z3
+	VFNMADD231PS f_ln2lo<>+0(SB), Z4, Z3
+	VMOVUPS      f_p0<>+0(SB), Z5
+	VFMADD213PS  f_p1<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p2<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p3<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p4<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p5<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VADDPS       f_one<>+0(SB), Z3, Z3
+	VFMADD231PS  Z5, Z6, Z3
+	VSCALEFPS    Z4, Z3, Z3
+	VMOVUPS      f_erfc5<>+0(SB), Z4
+	VFMADD213PS  f_erfc4<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc3<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc2<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc1<>+0(SB), Z1, Z4
+	VMULPS       Z1, Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VSUBPS       Z4, Z2, Z2
+	VPMOVD2M     Z0, K2
+	VBLENDMPS    Z4, Z2, K2, Z7
+	VMULPS       Z7, Z0, Z0
+	VMOVUPS      Z0, K1, (CX)
+
+done11:
+	VZEROUPPER
+	RET
+
+// func erfGELUBackAVX512(dx []float32, dy []float32, x []float32)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·erfGELUBackAVX512(SB), NOSPLIT, $0-72
+	MOVQ dx_len+8(FP), AX
+	MOVQ dx_base+0(FP), CX
+	MOVQ dy_base+24(FP), DX
+	MOVQ x_base+48(FP), BX
+	CMPQ AX, $0x10
+	JLT  tail12
+
+loop12:
+	VMOVUPS      (BX), Z0
+	VANDPS       i_absolute<>+0(SB), Z0, Z1
+	VMOVUPS      f_one<>+0(SB), Z2
+	VFMADD132PS  f_erfc<>+0(SB), Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z0, Z0, Z3
+	VMULPS       f_minushalf<>+0(SB), Z3, Z3
+	VMOVUPS      f_expmax<>+0(SB), Z6
+	VMINPS       Z3, Z6, Z3
+	VMOVUPS      f_expmin<>+0(SB), Z6
+	VMAXPS       Z3, Z6, Z3
+	VMULPS       f_log2e<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x00, Z4, Z4
+	VFNMADD231PS f_ln2hi<>+0(SB), Z4, Z3
+	VFNMADD231PS f_ln2lo<>+0(SB), Z4, Z3
+	VMOVUPS      f_p0<>+0(SB), Z5
+	VFMADD213PS  f_p1<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p2<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p3<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p4<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p5<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VADDPS       f_one<>+0(SB), Z3, Z3
+	VFMADD231PS  Z5, Z6, Z3
+	VSCALEFPS    Z4, Z3, Z3
+	VMOVUPS      f_erfc5<>+0(SB), Z4
+	VFMADD213PS  f_erfc4<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc3<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc2<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc1<>+0(SB), Z1, Z4
+	VMULPS       Z1, Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VSUBPS       Z4, Z2, Z2
+	VPMOVD2M     Z0, K2
+	VBLENDMPS    Z4, Z2, K2, Z7
+	VMULPS       f_density<>+0(SB), Z3, Z3
+	VFMADD231PS  Z3, Z0, Z7
+	VMOVUPS      (DX), Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, (CX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, BX
+	SUBQ         $0x10, AX
+	CMPQ         AX, $0x10
+	JGE          loop12
+
+tail12:
+	TESTQ        AX, AX
+	JZ           done12
+	MOVQ         $-1, SI
+	BZHIQ        AX, SI, SI
+	KMOVW        SI, K1
+	VMOVUPS.Z    (BX), K1, Z0
+	VANDPS       i_absolute<>+0(SB), Z0, Z1
+	VMOVUPS      f_one<>+0(SB), Z2
+	VFMADD132PS  f_erfc<>+0(SB), Z2, Z1
+	VDIVPS       Z1, Z2, Z1
+	VMULPS       Z0, Z0, Z3
+	VMULPS       f_minushalf<>+0(SB), Z3, Z3
+	VMOVUPS      f_expmax<>+0(SB), Z6
+	VMINPS       Z3, Z6, Z3
+	VMOVUPS      f_expmin<>+0(SB), Z6
+	VMAXPS       Z3, Z6, Z3
+	VMULPS       f_log2e<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x00, Z4, Z4
+	VFNMADD231PS f_ln2hi<>+0(SB), Z4, Z3
+	VFNMADD231PS f_ln2lo<>+0(SB), Z4, Z3
+	VMOVUPS      f_p0<>+0(SB), Z5
+	VFMADD213PS  f_p1<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p2<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p3<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p4<>+0(SB), Z3, Z5
+	VFMADD213PS  f_p5<>+0(SB), Z3, Z5
+	VMULPS       Z3, Z3, Z6
+	VADDPS       f_one<>+0(SB), Z3, Z3
+	VFMADD231PS  Z5, Z6, Z3
+	VSCALEFPS    Z4, Z3, Z3
+	VMOVUPS      f_erfc5<>+0(SB), Z4
+	VFMADD213PS  f_erfc4<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc3<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc2<>+0(SB), Z1, Z4
+	VFMADD213PS  f_erfc1<>+0(SB), Z1, Z4
+	VMULPS       Z1, Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VSUBPS       Z4, Z2, Z2
+	VPMOVD2M     Z0, K2
+	VBLENDMPS    Z4, Z2, K2, Z7
+	VMULPS       f_density<>+0(SB), Z3, Z3
+	VFMADD231PS  Z3, Z0, Z7
+	VMOVUPS.Z    (DX), K1, Z1
+	VMULPS       Z7, Z1, Z1
+	VMOVUPS      Z1, K1, (CX)
+
+done12:
+	VZEROUPPER
+	RET
+
 // func dropAVX512(y []float32, x []float32, start uint32, b uint32, below uint32, scale float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·dropAVX512(SB), NOSPLIT, $0-64
@@ -5347,9 +5793,9 @@ TEXT ·dropAVX512(SB), NOSPLIT, $0-64
 	VMOVQ        BX, X8
 	VPBROADCASTD X8, Z8
 	CMPQ         AX, $0x10
-	JLT          tail9
+	JLT          tail13
 
-loop9:
+loop13:
 	VPSRLD   $0x10, Z4, Z0
 	VPXORD   Z4, Z0, Z0
 	VPMULLD  i_mul1<>+0(SB), Z0, Z0
@@ -5368,11 +5814,11 @@ loop9:
 	ADDQ     $0x40, DX
 	SUBQ     $0x10, AX
 	CMPQ     AX, $0x10
-	JGE      loop9
+	JGE      loop13
 
-tail9:
+tail13:
 	TESTQ     AX, AX
-	JZ        done9
+	JZ        done13
 	MOVQ      $-1, BX
 	BZHIQ     AX, BX, BX
 	KMOVW     BX, K1
@@ -5391,7 +5837,7 @@ tail9:
 	VMULPS.Z  Z7, Z2, K2, Z2
 	VMOVUPS   Z2, K1, (CX)
 
-done9:
+done13:
 	VZEROUPPER
 	RET
 
@@ -5404,9 +5850,9 @@ TEXT ·momentsAVX512(SB), NOSPLIT, $0-40
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
 	CMPQ         AX, $0x10
-	JLT          tail10
+	JLT          tail14
 
-loop10:
+loop14:
 	VMOVUPS     (CX), Z2
 	VSUBPS      Z3, Z2, Z2
 	VADDPS      Z2, Z0, Z0
@@ -5414,11 +5860,11 @@ loop10:
 	ADDQ        $0x40, CX
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop10
+	JGE         loop14
 
-tail10:
+tail14:
 	TESTQ       AX, AX
-	JZ          done10
+	JZ          done14
 	MOVQ        $-1, DX
 	BZHIQ       AX, DX, DX
 	KMOVW       DX, K1
@@ -5428,7 +5874,7 @@ tail10:
 	VADDPS      Z2, Z0, Z0
 	VFMADD231PS Z2, Z2, Z1
 
-done10:
+done14:
 	VEXTRACTF64X4 $0x01, Z0, Y4
 	VADDPS        Y4, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X4
@@ -5461,9 +5907,9 @@ TEXT ·normAVX512(SB), NOSPLIT, $0-104
 	VBROADCASTSS mean+96(FP), Z3
 	VBROADCASTSS rstd+100(FP), Z4
 	CMPQ         AX, $0x10
-	JLT          tail11
+	JLT          tail15
 
-loop11:
+loop15:
 	VMOVUPS     (DX), Z0
 	VMOVUPS     (BX), Z1
 	VMOVUPS     (SI), Z2
@@ -5477,11 +5923,11 @@ loop11:
 	ADDQ        $0x40, SI
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop11
+	JGE         loop15
 
-tail11:
+tail15:
 	TESTQ       AX, AX
-	JZ          done11
+	JZ          done15
 	MOVQ        $-1, DI
 	BZHIQ       AX, DI, DI
 	KMOVW       DI, K1
@@ -5493,7 +5939,7 @@ tail11:
 	VFMADD213PS Z2, Z1, Z0
 	VMOVUPS     Z0, K1, (CX)
 
-done11:
+done15:
 	VZEROUPPER
 	RET
 
@@ -5511,9 +5957,9 @@ TEXT ·normBackAVX512(SB), NOSPLIT, $0-152
 	MOVQ         x_base+96(FP), SI
 	MOVQ         gain_base+120(FP), DI
 	CMPQ         AX, $0x10
-	JLT          tail12
+	JLT          tail16
 
-loop12:
+loop16:
 	VMOVUPS     (SI), Z0
 	VSUBPS      Z5, Z0, Z0
 	VMULPS      Z6, Z0, Z0
@@ -5535,11 +5981,11 @@ loop12:
 	ADDQ        $0x40, DI
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop12
+	JGE         loop16
 
-tail12:
+tail16:
 	TESTQ       AX, AX
-	JZ          done12
+	JZ          done16
 	MOVQ        $-1, R8
 	BZHIQ       AX, R8, R8
 	KMOVW       R8, K1
@@ -5559,7 +6005,7 @@ tail12:
 	VADDPS      Z1, Z7, Z7
 	VFMADD231PS Z0, Z1, Z8
 
-done12:
+done16:
 	VEXTRACTF64X4 $0x01, Z7, Y0
 	VADDPS        Y0, Y7, Y7
 	VEXTRACTF128  $0x01, Y7, X0
@@ -5587,9 +6033,9 @@ done12:
 	MOVQ          x_base+96(FP), BX
 	MOVQ          gain_base+120(FP), SI
 	CMPQ          AX, $0x10
-	JLT           tail13
+	JLT           tail17
 
-loop13:
+loop17:
 	VMOVUPS      (BX), Z0
 	VSUBPS       Z5, Z0, Z0
 	VMULPS       Z6, Z0, Z0
@@ -5606,11 +6052,11 @@ loop13:
 	ADDQ         $0x40, SI
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop13
+	JGE          loop17
 
-tail13:
+tail17:
 	TESTQ        AX, AX
-	JZ           done13
+	JZ           done17
 	MOVQ         $-1, DI
 	BZHIQ        AX, DI, DI
 	KMOVW        DI, K1
@@ -5626,7 +6072,7 @@ tail13:
 	VFMADD231PS  Z6, Z1, Z3
 	VMOVUPS      Z3, K1, (CX)
 
-done13:
+done17:
 	VZEROUPPER
 	RET
 
@@ -5648,9 +6094,9 @@ TEXT ·adamAVX512(SB), NOSPLIT, $0-104
 	VBROADCASTSS 24(AX), Z13
 	VBROADCASTSS 28(AX), Z14
 	CMPQ         CX, $0x10
-	JLT          tail14
+	JLT          tail18
 
-loop14:
+loop18:
 	VMOVUPS      (BX), Z0
 	VMOVUPS      (SI), Z1
 	VMOVUPS      (DI), Z2
@@ -5678,11 +6124,11 @@ loop14:
 	ADDQ         $0x40, DI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          loop14
+	JGE          loop18
 
-tail14:
+tail18:
 	TESTQ        CX, CX
-	JZ           done14
+	JZ           done18
 	MOVQ         $-1, R8
 	BZHIQ        CX, R8, R8
 	KMOVW        R8, K1
@@ -5708,7 +6154,7 @@ tail14:
 	VMULPS       Z4, Z3, Z3
 	VMOVUPS      Z3, K1, (DX)
 
-done14:
+done18:
 	VZEROUPPER
 	RET
 
@@ -5745,9 +6191,9 @@ TEXT ·roundAVX512(SB), NOSPLIT, $0-24
 	MOVQ x_len+8(FP), AX
 	MOVQ x_base+0(FP), CX
 	CMPQ AX, $0x10
-	JLT  tail15
+	JLT  tail19
 
-loop15:
+loop19:
 	VMOVUPS   (CX), Z0
 	VPSRLD    $0x10, Z0, Z1
 	VANDPS    i_bit0<>+0(SB), Z1, Z1
@@ -5761,11 +6207,11 @@ loop15:
 	ADDQ      $0x40, CX
 	SUBQ      $0x10, AX
 	CMPQ      AX, $0x10
-	JGE       loop15
+	JGE       loop19
 
-tail15:
+tail19:
 	TESTQ     AX, AX
-	JZ        done15
+	JZ        done19
 	MOVQ      $-1, DX
 	BZHIQ     AX, DX, DX
 	KMOVW     DX, K1
@@ -5780,7 +6226,7 @@ tail15:
 	VANDPS    i_upper<>+0(SB), Z1, Z1
 	VMOVUPS   Z1, K1, (CX)
 
-done15:
+done19:
 	VZEROUPPER
 	RET
 
@@ -5791,9 +6237,9 @@ TEXT ·addAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x08
-	JLT  tail16
+	JLT  tail20
 
-loop16:
+loop20:
 	VMOVUPS (CX), Y0
 	VMOVUPS (DX), Y1
 	VADDPS  Y1, Y0, Y0
@@ -5802,11 +6248,11 @@ loop16:
 	ADDQ    $0x20, DX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop16
+	JGE     loop20
 
-tail16:
+tail20:
 	TESTQ      AX, AX
-	JZ         done16
+	JZ         done20
 	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
 	VMOVUPS    32(BX)(AX*4), Y15
@@ -5815,7 +6261,7 @@ tail16:
 	VADDPS     Y1, Y0, Y0
 	VMASKMOVPS Y0, Y15, (CX)
 
-done16:
+done20:
 	VZEROUPPER
 	RET
 
@@ -5827,9 +6273,9 @@ TEXT ·scaleAVX2(SB), NOSPLIT, $0-52
 	MOVQ         x_base+24(FP), DX
 	VBROADCASTSS a+48(FP), Y1
 	CMPQ         AX, $0x08
-	JLT          tail17
+	JLT          tail21
 
-loop17:
+loop21:
 	VMOVUPS (DX), Y0
 	VMULPS  Y1, Y0, Y0
 	VMOVUPS Y0, (CX)
@@ -5837,11 +6283,11 @@ loop17:
 	ADDQ    $0x20, DX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop17
+	JGE     loop21
 
-tail17:
+tail21:
 	TESTQ      AX, AX
-	JZ         done17
+	JZ         done21
 	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
 	VMOVUPS    32(BX)(AX*4), Y15
@@ -5849,7 +6295,7 @@ tail17:
 	VMULPS     Y1, Y0, Y0
 	VMASKMOVPS Y0, Y15, (CX)
 
-done17:
+done21:
 	VZEROUPPER
 	RET
 
@@ -5863,9 +6309,9 @@ TEXT ·softDiffAVX2(SB), NOSPLIT, $0-80
 	VBROADCASTSS d+72(FP), Y2
 	VBROADCASTSS scale+76(FP), Y3
 	CMPQ         AX, $0x08
-	JLT          tail18
+	JLT          tail22
 
-loop18:
+loop22:
 	VMOVUPS (DX), Y0
 	VMOVUPS (BX), Y1
 	VSUBPS  Y2, Y0, Y0
@@ -5877,11 +6323,11 @@ loop18:
 	ADDQ    $0x20, BX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop18
+	JGE     loop22
 
-tail18:
+tail22:
 	TESTQ      AX, AX
-	JZ         done18
+	JZ         done22
 	LEAQ       laneMask<>+0(SB), SI
 	NEGQ       AX
 	VMOVUPS    32(SI)(AX*4), Y15
@@ -5892,7 +6338,7 @@ tail18:
 	VMULPS     Y1, Y0, Y0
 	VMASKMOVPS Y0, Y15, (CX)
 
-done18:
+done22:
 	VZEROUPPER
 	RET
 
@@ -5904,9 +6350,9 @@ TEXT ·dotAVX2(SB), NOSPLIT, $0-52
 	MOVQ   y_base+24(FP), DX
 	VXORPS Y0, Y0, Y0
 	CMPQ   AX, $0x08
-	JLT    tail19
+	JLT    tail23
 
-loop19:
+loop23:
 	VMOVUPS     (CX), Y1
 	VMOVUPS     (DX), Y2
 	VFMADD231PS Y1, Y2, Y0
@@ -5914,11 +6360,11 @@ loop19:
 	ADDQ        $0x20, DX
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop19
+	JGE         loop23
 
-tail19:
+tail23:
 	TESTQ       AX, AX
-	JZ          done19
+	JZ          done23
 	LEAQ        laneMask<>+0(SB), BX
 	NEGQ        AX
 	VMOVUPS     32(BX)(AX*4), Y15
@@ -5926,7 +6372,7 @@ tail19:
 	VMASKMOVPS  (DX), Y15, Y2
 	VFMADD231PS Y1, Y2, Y0
 
-done19:
+done23:
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X0
 	VPERMILPS    $0x4e, X0, X1
@@ -5944,19 +6390,19 @@ TEXT ·maximumAVX2(SB), NOSPLIT, $0-28
 	MOVQ    x_base+0(FP), CX
 	VMOVUPS f_minusinf<>+0(SB), Y0
 	CMPQ    AX, $0x08
-	JLT     tail20
+	JLT     tail24
 
-loop20:
+loop24:
 	VMOVUPS (CX), Y1
 	VMAXPS  Y0, Y1, Y0
 	ADDQ    $0x20, CX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop20
+	JGE     loop24
 
-tail20:
+tail24:
 	TESTQ      AX, AX
-	JZ         done20
+	JZ         done24
 	LEAQ       laneMask<>+0(SB), DX
 	NEGQ       AX
 	VMOVUPS    32(DX)(AX*4), Y15
@@ -5964,7 +6410,7 @@ tail20:
 	VBLENDVPS  Y15, Y1, Y0, Y1
 	VMAXPS     Y0, Y1, Y0
 
-done20:
+done24:
 	VEXTRACTF128 $0x01, Y0, X1
 	VMAXPS       X1, X0, X0
 	VPERMILPS    $0x4e, X0, X1
@@ -5985,9 +6431,9 @@ TEXT ·expAVX2(SB), NOSPLIT, $0-60
 	VBROADCASTSS off+52(FP), Y6
 	VXORPS       Y7, Y7, Y7
 	CMPQ         AX, $0x08
-	JLT          tail21
+	JLT          tail25
 
-loop21:
+loop25:
 	VMOVUPS      (DX), Y0
 	VFMADD213PS  Y6, Y5, Y0
 	VMOVUPS      f_expmax<>+0(SB), Y3
@@ -6022,11 +6468,11 @@ loop21:
 	ADDQ         $0x20, DX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop21
+	JGE          loop25
 
-tail21:
+tail25:
 	TESTQ        AX, AX
-	JZ           done21
+	JZ           done25
 	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      32(BX)(AX*4), Y15
@@ -6062,7 +6508,7 @@ tail21:
 	VADDPS       Y0, Y7, Y7
 	VMASKMOVPS   Y0, Y15, (CX)
 
-done21:
+done25:
 	VEXTRACTF128 $0x01, Y7, X1
 	VADDPS       X1, X7, X7
 	VPERMILPS    $0x4e, X7, X1
@@ -6080,9 +6526,9 @@ TEXT ·geluAVX2(SB), NOSPLIT, $0-48
 	MOVQ y_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x08
-	JLT  tail22
+	JLT  tail26
 
-loop22:
+loop26:
 	VMOVUPS      (DX), Y0
 	VMULPS       Y0, Y0, Y1
 	VMOVUPS      f_g3<>+0(SB), Y2
@@ -6121,11 +6567,11 @@ loop22:
 	ADDQ         $0x20, DX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop22
+	JGE          loop26
 
-tail22:
+tail26:
 	TESTQ        AX, AX
-	JZ           done22
+	JZ           done26
 	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      32(BX)(AX*4), Y15
@@ -6164,7 +6610,7 @@ tail22:
 	VDIVPS       Y2, Y0, Y0
 	VMASKMOVPS   Y0, Y15, (CX)
 
-done22:
+done26:
 	VZEROUPPER
 	RET
 
@@ -6179,9 +6625,9 @@ TEXT ·geluBackAVX2(SB), NOSPLIT, $0-72
 	VMOVUPS f_flat<>+0(SB), Y9
 	VMOVUPS f_unflat<>+0(SB), Y10
 	CMPQ    AX, $0x08
-	JLT     tail23
+	JLT     tail27
 
-loop23:
+loop27:
 	VMOVUPS      (BX), Y0
 	VMINPS       Y0, Y9, Y0
 	VMAXPS       Y0, Y10, Y0
@@ -6231,11 +6677,11 @@ loop23:
 	ADDQ         $0x20, BX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop23
+	JGE          loop27
 
-tail23:
+tail27:
 	TESTQ        AX, AX
-	JZ           done23
+	JZ           done27
 	LEAQ         laneMask<>+0(SB), SI
 	NEGQ         AX
 	VMOVUPS      32(SI)(AX*4), Y15
@@ -6284,7 +6730,319 @@ tail23:
 	VMULPS       Y5, Y4, Y4
 	VMASKMOVPS   Y4, Y15, (CX)
 
-done23:
+done27:
+	VZEROUPPER
+	RET
+
+// func reluAVX2(y []float32, x []float32)
+// Requires: AVX
+TEXT ·reluAVX2(SB), NOSPLIT, $0-48
+	MOVQ   y_len+8(FP), AX
+	MOVQ   y_base+0(FP), CX
+	MOVQ   x_base+24(FP), DX
+	VXORPS Y1, Y1, Y1
+	CMPQ   AX, $0x08
+	JLT    tail28
+
+loop28:
+	VMOVUPS (DX), Y0
+	VMAXPS  Y0, Y1, Y0
+	VMOVUPS Y0, (CX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, DX
+	SUBQ    $0x08, AX
+	CMPQ    AX, $0x08
+	JGE     loop28
+
+tail28:
+	TESTQ      AX, AX
+	JZ         done28
+	LEAQ       laneMask<>+0(SB), BX
+	NEGQ       AX
+	VMOVUPS    32(BX)(AX*4), Y15
+	VMASKMOVPS (DX), Y15, Y0
+	VMAXPS     Y0, Y1, Y0
+	VMASKMOVPS Y0, Y15, (CX)
+
+done28:
+	VZEROUPPER
+	RET
+
+// func reluBackAVX2(dx []float32, dy []float32, x []float32)
+// Requires: AVX
+TEXT ·reluBackAVX2(SB), NOSPLIT, $0-72
+	MOVQ   dx_len+8(FP), AX
+	MOVQ   dx_base+0(FP), CX
+	MOVQ   dy_base+24(FP), DX
+	MOVQ   x_base+48(FP), BX
+	VXORPS Y1, Y1, Y1
+	CMPQ   AX, $0x08
+	JLT    tail29
+
+loop29:
+	VMOVUPS (BX), Y0
+	VMOVUPS (DX), Y2
+	VCMPPS  $0x16, Y1, Y0, Y3
+	VANDPS  Y3, Y2, Y2
+	VMOVUPS Y2, (CX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	SUBQ    $0x08, AX
+	CMPQ    AX, $0x08
+	JGE     loop29
+
+tail29:
+	TESTQ      AX, AX
+	JZ         done29
+	LEAQ       laneMask<>+0(SB), SI
+	NEGQ       AX
+	VMOVUPS    32(SI)(AX*4), Y15
+	VMASKMOVPS (BX), Y15, Y0
+	VMASKMOVPS (DX), Y15, Y2
+	VCMPPS     $0x16, Y1, Y0, Y3
+	VANDPS     Y3, Y2, Y2
+	VMASKMOVPS Y2, Y15, (CX)
+
+done29:
+	VZEROUPPER
+	RET
+
+// func erfGELUAVX2(y []float32, x []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·erfGELUAVX2(SB), NOSPLIT, $0-48
+	MOVQ y_len+8(FP), AX
+	MOVQ y_base+0(FP), CX
+	MOVQ x_base+24(FP), DX
+	CMPQ AX, $0x08
+	JLT  tail30
+
+loop30:
+	VMOVUPS      (DX), Y0
+	VANDPS       i_absolute<>+0(SB), Y0, Y1
+	VMOVUPS      f_one<>+0(SB), Y2
+	VFMADD132PS  f_erfc<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y0, Y0, Y3
+	VMULPS       f_minushalf<>+0(SB), Y3, Y3
+	VMOVUPS      f_expmax<>+0(SB), Y6
+	VMINPS       Y3, Y6, Y3
+	VMOVUPS      f_expmin<>+0(SB), Y6
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       f_log2e<>+0(SB), Y3, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VFNMADD231PS f_ln2hi<>+0(SB), Y4, Y3
+	VFNMADD231PS f_ln2lo<>+0(SB), Y4, Y3
+	VMOVUPS      f_p0<>+0(SB), Y5
+	VFMADD213PS  f_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p5<>+0(SB), Y3, Y5
+	VMULPS       Y3, Y3, Y6
+	VADDPS       f_one<>+0(SB), Y3, Y3
+	VFMADD231PS  Y5, Y6, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y5
+	VPSUBD       Y5, Y4, Y4
+	VPADDD       i_bias127<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y3, Y3
+	VPADDD       i_bias127<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      f_erfc5<>+0(SB), Y4
+	VFMADD213PS  f_erfc4<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc3<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc2<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc1<>+0(SB), Y1, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y7
+	VMULPS       Y7, Y0, Y0
+	VMOVUPS      Y0, (CX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, DX
+	SUBQ         $0x08, AX
+	CMPQ         AX, $0x08
+	JGE          loop30
+
+tail30:
+	TESTQ        AX, AX
+	JZ           done30
+	LEAQ         laneMask<>+0(SB), BX
+	NEGQ         AX
+	VMOVUPS      32(BX)(AX*4), Y15
+	VMASKMOVPS   (DX), Y15, Y0
+	VANDPS       i_absolute<>+0(SB), Y0, Y1
+	VMOVUPS      f_one<>+0(SB), Y2
+	VFMADD132PS  f_erfc<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y0, Y0, Y3
+	VMULPS       f_minushalf<>+0(SB), Y3, Y3
+	VMOVUPS      f_expmax<>+0(SB), Y6
+	VMINPS       Y3, Y6, Y3
+	VMOVUPS      f_expmin<>+0(SB), Y6
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       f_log2e<>+0(SB), Y3, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VFNMADD231PS f_ln2hi<>+0(SB), Y4, Y3
+	VFNMADD231PS f_ln2lo<>+0(SB), Y4, Y3
+	VMOVUPS      f_p0<>+0(SB), Y5
+	VFMADD213PS  f_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p5<>+0(SB), Y3, Y5
+	VMULPS       Y3, Y3, Y6
+	VADDPS       f_one<>+0(SB), Y3, Y3
+	VFMADD231PS  Y5, Y6, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y5
+	VPSUBD       Y5, Y4, Y4
+	VPADDD       i_bias127<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y3, Y3
+	VPADDD       i_bias127<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      f_erfc5<>+0(SB), Y4
+	VFMADD213PS  f_erfc4<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc3<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc2<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc1<>+0(SB), Y1, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y7
+	VMULPS       Y7, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (CX)
+
+done30:
+	VZEROUPPER
+	RET
+
+// func erfGELUBackAVX2(dx []float32, dy []float32, x []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·erfGELUBackAVX2(SB), NOSPLIT, $0-72
+	MOVQ dx_len+8(FP), AX
+	MOVQ dx_base+0(FP), CX
+	MOVQ dy_base+24(FP), DX
+	MOVQ x_base+48(FP), BX
+	CMPQ AX, $0x08
+	JLT  tail31
+
+loop31:
+	VMOVUPS      (BX), Y0
+	VANDPS       i_absolute<>+0(SB), Y0, Y1
+	VMOVUPS      f_one<>+0(SB), Y2
+	VFMADD132PS  f_erfc<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y0, Y0, Y3
+	VMULPS       f_minushalf<>+0(SB), Y3, Y3
+	VMOVUPS      f_expmax<>+0(SB), Y6
+	VMINPS       Y3, Y6, Y3
+	VMOVUPS      f_expmin<>+0(SB), Y6
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       f_log2e<>+0(SB), Y3, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VFNMADD231PS f_ln2hi<>+0(SB), Y4, Y3
+	VFNMADD231PS f_ln2lo<>+0(SB), Y4, Y3
+	VMOVUPS      f_p0<>+0(SB), Y5
+	VFMADD213PS  f_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p5<>+0(SB), Y3, Y5
+	VMULPS       Y3, Y3, Y6
+	VADDPS       f_one<>+0(SB), Y3, Y3
+	VFMADD231PS  Y5, Y6, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y5
+	VPSUBD       Y5, Y4, Y4
+	VPADDD       i_bias127<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y3, Y3
+	VPADDD       i_bias127<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      f_erfc5<>+0(SB), Y4
+	VFMADD213PS  f_erfc4<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc3<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc2<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc1<>+0(SB), Y1, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y7
+	VMULPS       f_density<>+0(SB), Y3, Y3
+	VFMADD231PS  Y3, Y0, Y7
+	VMOVUPS      (DX), Y1
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y1, (CX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	SUBQ         $0x08, AX
+	CMPQ         AX, $0x08
+	JGE          loop31
+
+tail31:
+	TESTQ        AX, AX
+	JZ           done31
+	LEAQ         laneMask<>+0(SB), SI
+	NEGQ         AX
+	VMOVUPS      32(SI)(AX*4), Y15
+	VMASKMOVPS   (BX), Y15, Y0
+	VANDPS       i_absolute<>+0(SB), Y0, Y1
+	VMOVUPS      f_one<>+0(SB), Y2
+	VFMADD132PS  f_erfc<>+0(SB), Y2, Y1
+	VDIVPS       Y1, Y2, Y1
+	VMULPS       Y0, Y0, Y3
+	VMULPS       f_minushalf<>+0(SB), Y3, Y3
+	VMOVUPS      f_expmax<>+0(SB), Y6
+	VMINPS       Y3, Y6, Y3
+	VMOVUPS      f_expmin<>+0(SB), Y6
+	VMAXPS       Y3, Y6, Y3
+	VMULPS       f_log2e<>+0(SB), Y3, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VFNMADD231PS f_ln2hi<>+0(SB), Y4, Y3
+	VFNMADD231PS f_ln2lo<>+0(SB), Y4, Y3
+	VMOVUPS      f_p0<>+0(SB), Y5
+	VFMADD213PS  f_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  f_p5<>+0(SB), Y3, Y5
+	VMULPS       Y3, Y3, Y6
+	VADDPS       f_one<>+0(SB), Y3, Y3
+	VFMADD231PS  Y5, Y6, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y5
+	VPSUBD       Y5, Y4, Y4
+	VPADDD       i_bias127<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y3, Y3
+	VPADDD       i_bias127<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      f_erfc5<>+0(SB), Y4
+	VFMADD213PS  f_erfc4<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc3<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc2<>+0(SB), Y1, Y4
+	VFMADD213PS  f_erfc1<>+0(SB), Y1, Y4
+	VMULPS       Y1, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VSUBPS       Y4, Y2, Y2
+	VBLENDVPS    Y0, Y4, Y2, Y7
+	VMULPS       f_density<>+0(SB), Y3, Y3
+	VFMADD231PS  Y3, Y0, Y7
+	VMASKMOVPS   (DX), Y15, Y1
+	VMULPS       Y7, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (CX)
+
+done31:
 	VZEROUPPER
 	RET
 
@@ -6303,9 +7061,9 @@ TEXT ·dropAVX2(SB), NOSPLIT, $0-64
 	VMOVQ        BX, X8
 	VPBROADCASTD X8, Y8
 	CMPQ         AX, $0x08
-	JLT          tail24
+	JLT          tail32
 
-loop24:
+loop32:
 	VPSRLD   $0x10, Y4, Y0
 	VPXOR    Y4, Y0, Y0
 	VPMULLD  i_mul1<>+0(SB), Y0, Y0
@@ -6326,11 +7084,11 @@ loop24:
 	ADDQ     $0x20, DX
 	SUBQ     $0x08, AX
 	CMPQ     AX, $0x08
-	JGE      loop24
+	JGE      loop32
 
-tail24:
+tail32:
 	TESTQ      AX, AX
-	JZ         done24
+	JZ         done32
 	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
 	VMOVUPS    32(BX)(AX*4), Y15
@@ -6351,7 +7109,7 @@ tail24:
 	VANDPS     Y1, Y2, Y2
 	VMASKMOVPS Y2, Y15, (CX)
 
-done24:
+done32:
 	VZEROUPPER
 	RET
 
@@ -6364,9 +7122,9 @@ TEXT ·momentsAVX2(SB), NOSPLIT, $0-40
 	VXORPS       Y0, Y0, Y0
 	VXORPS       Y1, Y1, Y1
 	CMPQ         AX, $0x08
-	JLT          tail25
+	JLT          tail33
 
-loop25:
+loop33:
 	VMOVUPS     (CX), Y2
 	VSUBPS      Y3, Y2, Y2
 	VADDPS      Y2, Y0, Y0
@@ -6374,11 +7132,11 @@ loop25:
 	ADDQ        $0x20, CX
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop25
+	JGE         loop33
 
-tail25:
+tail33:
 	TESTQ       AX, AX
-	JZ          done25
+	JZ          done33
 	LEAQ        laneMask<>+0(SB), DX
 	NEGQ        AX
 	VMOVUPS     32(DX)(AX*4), Y15
@@ -6388,7 +7146,7 @@ tail25:
 	VADDPS      Y2, Y0, Y0
 	VFMADD231PS Y2, Y2, Y1
 
-done25:
+done33:
 	VEXTRACTF128 $0x01, Y0, X4
 	VADDPS       X4, X0, X0
 	VPERMILPS    $0x4e, X0, X4
@@ -6417,9 +7175,9 @@ TEXT ·normAVX2(SB), NOSPLIT, $0-104
 	VBROADCASTSS mean+96(FP), Y3
 	VBROADCASTSS rstd+100(FP), Y4
 	CMPQ         AX, $0x08
-	JLT          tail26
+	JLT          tail34
 
-loop26:
+loop34:
 	VMOVUPS     (DX), Y0
 	VMOVUPS     (BX), Y1
 	VMOVUPS     (SI), Y2
@@ -6433,11 +7191,11 @@ loop26:
 	ADDQ        $0x20, SI
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop26
+	JGE         loop34
 
-tail26:
+tail34:
 	TESTQ       AX, AX
-	JZ          done26
+	JZ          done34
 	LEAQ        laneMask<>+0(SB), DI
 	NEGQ        AX
 	VMOVUPS     32(DI)(AX*4), Y15
@@ -6449,7 +7207,7 @@ tail26:
 	VFMADD213PS Y2, Y1, Y0
 	VMASKMOVPS  Y0, Y15, (CX)
 
-done26:
+done34:
 	VZEROUPPER
 	RET
 
@@ -6467,9 +7225,9 @@ TEXT ·normBackAVX2(SB), NOSPLIT, $0-152
 	MOVQ         x_base+96(FP), SI
 	MOVQ         gain_base+120(FP), DI
 	CMPQ         AX, $0x08
-	JLT          tail27
+	JLT          tail35
 
-loop27:
+loop35:
 	VMOVUPS     (SI), Y0
 	VSUBPS      Y5, Y0, Y0
 	VMULPS      Y6, Y0, Y0
@@ -6491,11 +7249,11 @@ loop27:
 	ADDQ        $0x20, DI
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop27
+	JGE         loop35
 
-tail27:
+tail35:
 	TESTQ       AX, AX
-	JZ          done27
+	JZ          done35
 	LEAQ        laneMask<>+0(SB), R8
 	NEGQ        AX
 	VMOVUPS     32(R8)(AX*4), Y15
@@ -6515,7 +7273,7 @@ tail27:
 	VADDPS      Y1, Y7, Y7
 	VFMADD231PS Y0, Y1, Y8
 
-done27:
+done35:
 	VEXTRACTF128 $0x01, Y7, X0
 	VADDPS       X0, X7, X7
 	VPERMILPS    $0x4e, X7, X0
@@ -6539,9 +7297,9 @@ done27:
 	MOVQ         x_base+96(FP), BX
 	MOVQ         gain_base+120(FP), SI
 	CMPQ         AX, $0x08
-	JLT          tail28
+	JLT          tail36
 
-loop28:
+loop36:
 	VMOVUPS      (BX), Y0
 	VSUBPS       Y5, Y0, Y0
 	VMULPS       Y6, Y0, Y0
@@ -6558,11 +7316,11 @@ loop28:
 	ADDQ         $0x20, SI
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop28
+	JGE          loop36
 
-tail28:
+tail36:
 	TESTQ        AX, AX
-	JZ           done28
+	JZ           done36
 	LEAQ         laneMask<>+0(SB), DI
 	NEGQ         AX
 	VMOVUPS      32(DI)(AX*4), Y15
@@ -6578,7 +7336,7 @@ tail28:
 	VFMADD231PS  Y6, Y1, Y3
 	VMASKMOVPS   Y3, Y15, (CX)
 
-done28:
+done36:
 	VZEROUPPER
 	RET
 
@@ -6600,9 +7358,9 @@ TEXT ·adamAVX2(SB), NOSPLIT, $0-104
 	VBROADCASTSS 24(AX), Y13
 	VBROADCASTSS 28(AX), Y14
 	CMPQ         CX, $0x08
-	JLT          tail29
+	JLT          tail37
 
-loop29:
+loop37:
 	VMOVUPS      (BX), Y0
 	VMOVUPS      (SI), Y1
 	VMOVUPS      (DI), Y2
@@ -6630,11 +7388,11 @@ loop29:
 	ADDQ         $0x20, DI
 	SUBQ         $0x08, CX
 	CMPQ         CX, $0x08
-	JGE          loop29
+	JGE          loop37
 
-tail29:
+tail37:
 	TESTQ        CX, CX
-	JZ           done29
+	JZ           done37
 	LEAQ         laneMask<>+0(SB), R8
 	NEGQ         CX
 	VMOVUPS      32(R8)(CX*4), Y15
@@ -6660,7 +7418,7 @@ tail29:
 	VMULPS       Y4, Y3, Y3
 	VMASKMOVPS   Y3, Y15, (DX)
 
-done29:
+done37:
 	VZEROUPPER
 	RET
 
@@ -6695,9 +7453,9 @@ TEXT ·roundAVX2(SB), NOSPLIT, $0-24
 	MOVQ x_len+8(FP), AX
 	MOVQ x_base+0(FP), CX
 	CMPQ AX, $0x08
-	JLT  tail30
+	JLT  tail38
 
-loop30:
+loop38:
 	VMOVUPS   (CX), Y0
 	VPSRLD    $0x10, Y0, Y1
 	VANDPS    i_bit0<>+0(SB), Y1, Y1
@@ -6711,11 +7469,11 @@ loop30:
 	ADDQ      $0x20, CX
 	SUBQ      $0x08, AX
 	CMPQ      AX, $0x08
-	JGE       loop30
+	JGE       loop38
 
-tail30:
+tail38:
 	TESTQ      AX, AX
-	JZ         done30
+	JZ         done38
 	LEAQ       laneMask<>+0(SB), DX
 	NEGQ       AX
 	VMOVUPS    32(DX)(AX*4), Y15
@@ -6730,7 +7488,7 @@ tail30:
 	VANDPS     i_upper<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y15, (CX)
 
-done30:
+done38:
 	VZEROUPPER
 	RET
 

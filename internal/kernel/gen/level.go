@@ -161,6 +161,9 @@ var floats = map[string]float64{
 	"g1": -2 * geluA, "g3": -2 * geluA * geluB, "d1": 2 * geluA, "d3": 6 * geluA * geluB,
 	"flat": 30, "unflat": -30,
 	"minusinf": math.Inf(-1),
+	// The normal distribution: see normalCDF; its coefficients are halved here.
+	"erfc": 0.3275911 / math.Sqrt2, "erfc1": 0.254829592 / 2, "erfc2": -0.284496736 / 2, "erfc3": 1.421413741 / 2,
+	"erfc4": -1.453152027 / 2, "erfc5": 1.061405429 / 2, "minushalf": -0.5, "density": 0.3989422804014327,
 }
 
 const (
@@ -169,7 +172,7 @@ const (
 )
 
 var ints = map[string]uint32{"mul1": 0x7feb352d, "mul2": 0x846ca68b, "bias127": 127,
-	"bit0": 1, "half": 0x7fff, "quiet": 0x400000, "upper": 0xffff0000}
+	"bit0": 1, "half": 0x7fff, "quiet": 0x400000, "upper": 0xffff0000, "absolute": 0x7fffffff}
 
 func constants() {
 	fill := func(name string, word func(i int) uint32) Mem {
