@@ -39,10 +39,11 @@ type Gemm struct {
 // Blocking (see the package comment). Sums are cut at kc, so kc may depend on
 // N, K and KBlock but not on M, the rows of a batch; the other sizes are free.
 const (
-	kcMax   = 512  // slots of a panel: longer ones need fewer passes over C
-	ncMax   = 3072 // columns of B packed at a time
-	mcMax   = 192  // rows of A packed at a time
-	ncGroup = 256  // columns finished (bias, activation…) at a time
+	kcMax     = 512  // slots of a panel: longer ones need fewer passes over C
+	ncMax     = 3072 // columns of B packed at a time
+	mcMax     = 192  // rows of A packed at a time
+	maxPieces = 32   // pieces of the sum packed at a time
+	ncGroup   = 256  // columns finished (bias, activation…) at a time
 
 	directRows = 8       // at most so many rows are multiplied without packing B
 	dotRows    = 4       // at most so many by dot products, where B is stored [N,K]
@@ -70,6 +71,9 @@ type gemmJob struct {
 
 	j, nc    int // columns of this block
 	k, kc    int // the sum of this block
+	pieces   int // that it falls into, each added up by itself
+	piece    [maxPieces]int
+	slots    int // of a panel, for all pieces
 	mc, rows int // rows of A for a part, parts along M
 	strips   int // parts along N
 }
@@ -216,7 +220,7 @@ func (j *gemmJob) kcLimit() int {
 	return kcMax
 }
 
-// blocks calls f for each block of columns and, in order, each piece of the sum.
+// blocks calls f for each block of columns and, in order, each part of the sum.
 func (j *gemmJob) blocks(f func()) {
 	span := j.K
 	if j.KBlock > 0 {
@@ -226,9 +230,38 @@ func (j *gemmJob) blocks(f func()) {
 	for j.j = 0; j.j < j.N; j.j += ncMax {
 		j.nc = min(ncMax, j.N-j.j)
 		for j.k = 0; j.k < j.K; j.k += j.kc {
-			j.kc = min(kc, j.K-j.k, span-j.k%span)
+			j.take(kc, span)
 			f()
 		}
+	}
+}
+
+// take fills the block with the next pieces of the sum, at most kc long and cut
+// at multiples of span: as many as a panel holds, so that a tile of C that
+// receives one after the other stays in the cache.
+func (j *gemmJob) take(kc, span int) {
+	j.kc, j.slots, j.pieces = 0, 0, 0
+	for j.k+j.kc < j.K && j.pieces < maxPieces {
+		at := j.k + j.kc
+		n := min(kc, j.K-at, span-at%span)
+		slots := j.t.kSlots(n)
+		if j.pieces > 0 && j.slots+slots > kcMax {
+			return
+		}
+		j.piece[j.pieces] = n
+		j.pieces++
+		j.kc += n
+		j.slots += slots
+	}
+}
+
+// pack packs a panel of this block's sum, piece by piece.
+func (j *gemmJob) pack(dst []float32, width int, o operand, r, rows int) {
+	k, at := j.k, 0
+	for _, n := range j.piece[:j.pieces] {
+		j.cpu.isa.packPanel(dst[at:], width, o, r, rows, k, n, j.t)
+		k += n
+		at += width * j.t.kSlots(n)
 	}
 }
 
@@ -259,33 +292,32 @@ func (j *gemmJob) dots(lo, hi int) {
 
 // packB packs panel p of the block of B.
 func (j *gemmJob) packB(p int) {
-	size := j.t.nr * j.t.kSlots(j.kc)
-	if j.direct(p) {
-		return
+	if nr := j.t.nr; !j.direct(p) {
+		j.pack(j.pb[p*nr*j.slots:], nr, j.b, j.j+p*nr, min(nr, j.nc-p*nr))
 	}
-	j.cpu.isa.packPanel(j.pb[p*size:], j.t.nr, j.b, j.j+p*j.t.nr, min(j.t.nr, j.nc-p*j.t.nr), j.k, j.kc, j.t)
 }
 
 // direct tells whether panel p of B is read where it lies: a whole panel of a
 // product of few rows.
 func (j *gemmJob) direct(p int) bool { return j.t.runDirect != nil && j.nc-p*j.t.nr >= j.t.nr }
 
-// run computes one tile from the packed rows of A and panel p of B.
-func (j *gemmJob) run(slots int, a *float32, p int, c *float32, ldc, acc int) {
+// run computes one tile from the packed rows of A and panel p of B, for the
+// piece of the sum that begins at k and, in the panels, at slot at.
+func (j *gemmJob) run(k, at, slots int, a *float32, p int, c *float32, ldc, acc int) {
 	t := j.t
 	switch {
 	case j.direct(p):
-		t.runDirect(slots, a, ptr(j.B, j.k*j.LDB+j.j+p*t.nr), j.LDB, c, ldc, acc)
+		t.runDirect(slots, a, ptr(j.B, k*j.LDB+j.j+p*t.nr), j.LDB, c, ldc, acc)
 	case t.runDirect != nil: // a ragged panel, which is packed
-		t.runDirect(slots, a, ptr(j.pb, p*t.nr*slots), t.nr, c, ldc, acc)
+		t.runDirect(slots, a, ptr(j.pb, (p*j.slots+at)*t.nr), t.nr, c, ldc, acc)
 	default:
-		t.run(slots, a, ptr(j.pb, p*t.nr*slots), c, ldc, acc)
+		t.run(slots, a, ptr(j.pb, (p*j.slots+at)*t.nr), c, ldc, acc)
 	}
 }
 
 // multiply computes part i of the block: some rows, some panels.
 func (j *gemmJob) multiply(w *worker, i int) {
-	t, slots := j.t, j.t.kSlots(j.kc)
+	t := j.t
 	row, strip := i%j.rows, i/j.rows
 	r0 := row * j.mc
 	m := min(j.mc, j.M-r0)
@@ -294,15 +326,15 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	if lo == hi {
 		return
 	}
-	pa := w.packedA.get(roundUp(m, t.mr) * slots)
+	pa := w.packedA.get(roundUp(m, t.mr) * j.slots)
 	for r := 0; r < m; r += t.mr {
-		j.cpu.isa.packPanel(pa[r*slots:], t.mr, j.a, r0+r, min(t.mr, m-r), j.k, j.kc, t)
+		j.pack(pa[r*j.slots:], t.mr, j.a, r0+r, min(t.mr, m-r))
 	}
 	group := max(1, ncGroup/t.nr)
 	for p := lo; p < hi; p += group {
 		end := min(p+group, hi)
 		for q := p; q < end; q++ {
-			j.panel(w, pa, r0, m, q, slots)
+			j.panel(w, pa, r0, m, q)
 		}
 		if j.k+j.kc == j.K {
 			for r := r0; r < r0+m; r++ {
@@ -313,30 +345,42 @@ func (j *gemmJob) multiply(w *worker, i int) {
 }
 
 // panel multiplies the packed rows by panel q of B.
-func (j *gemmJob) panel(w *worker, pa []float32, r0, m, q, slots int) {
+func (j *gemmJob) panel(w *worker, pa []float32, r0, m, q int) {
 	t := j.t
-	acc := 0
-	if j.k > 0 || j.Accumulate {
-		acc = 1
-	}
 	n := min(t.nr, j.nc-q*t.nr)
 	for r := 0; r < m; r += t.mr {
-		at := (r0+r)*j.LDC + j.j + q*t.nr
-		if m-r >= t.mr && n == t.nr {
-			j.run(slots, ptr(pa, r*slots), q, ptr(j.C, at), j.LDC, acc)
+		c := j.C[(r0+r)*j.LDC+j.j+q*t.nr:]
+		k, at := j.k, 0
+		for _, length := range j.piece[:j.pieces] {
+			acc := 0
+			if k > 0 || j.Accumulate {
+				acc = 1
+			}
+			slots := t.kSlots(length)
+			a := ptr(pa, r*j.slots+at*t.mr)
+			if m-r >= t.mr && n == t.nr {
+				j.run(k, at, slots, a, q, ptr(c, 0), j.LDC, acc)
+			} else {
+				edge := w.tile.get(t.mr * t.nr)
+				j.run(k, at, slots, a, q, ptr(edge, 0), t.nr, 0)
+				j.copyEdge(c, edge, min(t.mr, m-r), n, acc)
+			}
+			k += length
+			at += slots
+		}
+	}
+}
+
+// copyEdge takes the part of a tile that lies within C.
+func (j *gemmJob) copyEdge(c, tile []float32, rows, cols, acc int) {
+	for i := range rows {
+		c, e := c[i*j.LDC:][:cols], tile[i*j.t.nr:][:cols]
+		if acc == 0 {
+			copy(c, e)
 			continue
 		}
-		edge := w.tile.get(t.mr * t.nr)
-		j.run(slots, ptr(pa, r*slots), q, ptr(edge, 0), t.nr, 0)
-		for i := range min(t.mr, m-r) {
-			c, e := j.C[at+i*j.LDC:][:n], edge[i*t.nr:][:n]
-			if acc == 0 {
-				copy(c, e)
-				continue
-			}
-			for x := range c {
-				c[x] = e[x] + c[x]
-			}
+		for x := range c {
+			c[x] = e[x] + c[x]
 		}
 	}
 }
