@@ -274,8 +274,8 @@ func drain(ctx context.Context, s *server, length int, wantWhole bool) (string, 
 	return measured, err
 }
 
-// mixed is every kind of request at once for a while; the heap after the first
-// tenth and at the end are compared.
+// mixed is every kind of request at once for a while; the heap of the first
+// third and of the last third are compared.
 func mixed(ctx context.Context, s *server, d time.Duration) (string, error) {
 	end, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -299,15 +299,15 @@ func mixed(ctx context.Context, s *server, d time.Duration) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if time.Since(start) < d/10 {
+		if time.Since(start) < d/3 {
 			early = max(early, h)
 		}
-		if time.Since(start) > d*9/10 {
+		if time.Since(start) > d*2/3 {
 			peak = max(peak, h)
 		}
 	}
 	wg.Wait()
-	measured := fmt.Sprintf("%v: %d answered, %d refused, %d left; heap at most %.1f MiB in the first tenth, %.1f in the last",
+	measured := fmt.Sprintf("%v: %d answered, %d refused, %d left; heap at most %.1f MiB in the first third, %.1f in the last",
 		d, answered.Load(), refused.Load(), left.Load(), early/(1<<20), peak/(1<<20))
 	if wrong.Load() > 0 {
 		return measured, fmt.Errorf("%d answers were wrong", wrong.Load())
