@@ -16,11 +16,9 @@ type Unit struct {
 // scratch is the memory of one thread.
 type scratch struct {
 	tile   []float32 // a tile at the ragged edge of C
-	pad    []float32 // the end of a row, filled up with zeros
 	scores []float32 // attention: strip of scores
 	out    []float32 // and of sums over values
 	q, p   Operand   // queries, probabilities
-	panel  []uint32  // packing: the words of 32 columns
 }
 
 // New makes a Unit of cpu's instruction set.
