@@ -26,6 +26,8 @@ type AdamW struct {
 	Steps int           // taken so far: the bias correction depends on it
 	M, V  *model.Params // the moments
 
+	Frozen []bool // tensors that stay as they are, in the order of M.Tensors; nil: none
+
 	cpu  *kernel.CPU
 	args kernel.AdamW
 }
@@ -49,6 +51,9 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 	}
 	a.Steps++
 	for i, p := range params {
+		if a.Frozen != nil && a.Frozen[i] {
+			continue
+		}
 		m, v := a.M.Tensors[i], a.V.Tensors[i]
 		if n, ok := p.(gorgonia.Namer); !ok || n.Name() != m.Name {
 			return fmt.Errorf("AdamW: parameter %d is not %s", i, m.Name)

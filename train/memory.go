@@ -161,7 +161,9 @@ func (t *trainer) newOptimizer() (*AdamW, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAdamW(t.cpu, m, v), nil
+	opt := newAdamW(t.cpu, m, v)
+	opt.Frozen, err = t.frozen()
+	return opt, err
 }
 
 // graphMemory is what the graph lies over.

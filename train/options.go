@@ -35,6 +35,7 @@ type Options struct {
 	MaxGradNorm float64  // 0: no clipping; the commands' default is 1
 	WeightDecay float64  // on matrices only
 	DecayAll    bool     // on gains and biases as well
+	Freeze      []string // weights that stay as they are: wte, wpe, h.0-5, h.3.attn, ln_f
 	// LabelSmoothing is the share of each target that is divided among all tokens;
 	// the training loss then is that of the smoothed targets, validation's is not.
 	LabelSmoothing float64

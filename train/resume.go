@@ -57,6 +57,9 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	}
 	t.params = t.fit(st.Params)
 	t.opt = newAdamW(t.cpu, t.fit(st.M), t.fit(st.V))
+	if t.opt.Frozen, err = t.frozen(); err != nil {
+		return err
+	}
 	t.opt.Steps = t.at.Step - t.at.Skipped
 	t.replan(st, was.Settings)
 	t.lastSave, t.lastState = st.Dir, st.Dir

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"promptgen/internal/atomicdir"
@@ -35,6 +36,7 @@ type settings struct {
 
 	Floor     float64 `json:"lr_floor,omitempty"`
 	DecayAll  bool    `json:"decay_all,omitempty"`
+	Freeze    string  `json:"freeze,omitempty"`
 	Smoothing float64 `json:"label_smoothing,omitempty"`
 	EvalEvery int     `json:"eval_every,omitempty"` // with EarlyStop it decides where the run ends
 	EarlyStop int     `json:"early_stop,omitempty"`
@@ -48,7 +50,7 @@ type progress struct {
 
 func (t *trainer) settings() settings {
 	s := settings{
-		Floor: t.o.floor(), DecayAll: t.o.DecayAll, Smoothing: t.o.LabelSmoothing, EarlyStop: t.o.EarlyStop,
+		Floor: t.o.floor(), DecayAll: t.o.DecayAll, Freeze: strings.Join(t.o.Freeze, ","), Smoothing: t.o.LabelSmoothing, EarlyStop: t.o.EarlyStop,
 		Epochs: t.o.Epochs, Step: t.sched.step, Stride: t.o.Stride, LR: t.o.LR, Warmup: t.sched.warmup,
 		Schedule: t.o.Schedule, MaxGradNorm: t.o.MaxGradNorm, WeightDecay: t.o.WeightDecay,
 		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps, Shards: t.sched.shards,

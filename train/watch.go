@@ -73,7 +73,7 @@ func (t *trainer) writeReport() error {
 // planned is what the run amounts to.
 func (t *trainer) planned() runlog.Plan {
 	p := runlog.Plan{
-		Parameters: t.cfg.NumParams(), Trained: t.cfg.NumParams(),
+		Parameters: t.cfg.NumParams(), Trained: t.opt.Trained(),
 		Windows: t.sched.windows, PerStep: t.sched.step, MicroBatch: t.sched.micro,
 		Steps: t.sched.steps, StepsEpoch: t.sched.perStep, Warmup: t.sched.warmup,
 	}
@@ -81,7 +81,7 @@ func (t *trainer) planned() runlog.Plan {
 	for _, b := range model.Buffers(t.cfg, !t.params.HeadTied, t.graphOptions()) {
 		sizes[string(b.Part)] += 4 * int64(b.Len)
 	}
-	sizes["weights"], sizes["optimizer"] = 4*p.Parameters, 8*p.Trained
+	sizes["weights"], sizes["optimizer"] = 4*p.Parameters, 8*p.Parameters
 	for _, name := range []string{"weights", string(model.Gradients), "optimizer", string(model.Activations), string(model.Workspace)} {
 		p.Parts = append(p.Parts, runlog.Part{Name: name, Bytes: sizes[name]})
 		p.Bytes += sizes[name]

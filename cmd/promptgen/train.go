@@ -50,6 +50,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.Float64Flag{Name: "max-grad-norm", Aliases: []string{"max_grad_norm"}, Category: rate, Value: d.MaxGradNorm, Usage: "clip the gradient to this norm (0: do not)"},
 			&cli.Float64Flag{Name: "weight-decay", Category: rate, Value: d.WeightDecay, Usage: "decay of the matrices"},
 			&cli.BoolFlag{Name: "decay-all", Category: rate, Usage: "let gains and biases decay too"},
+			&cli.StringSliceFlag{Name: "freeze", Category: rate, Usage: "`WEIGHTS` that stay as they are: wte,h.0-5 (also wpe, ln_f, h.3.attn)"},
 			&cli.Float64Flag{Name: "label-smoothing", Category: rate, Usage: "share of each target that is divided among all tokens"},
 			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts (default: the config's)"},
 
@@ -126,7 +127,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		Shards:   c.Int("shards"),
 		Dist:     dist.Options{Mode: dist.Mode(c.String("dist")), Library: a.env["MPI_LIB"], Timeout: c.Duration("dist-timeout")},
 		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
-		DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
+		Freeze: c.StringSlice("freeze"), DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
 		SamplePrompts: c.StringSlice("sample-prompt"), WriterDir: c.String("writer_dir"), Command: a.typed,
 	}
 	if file := c.String("write-config"); file != "" {
