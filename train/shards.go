@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 
 	"promptgen/internal/fault"
@@ -64,12 +65,16 @@ func (t *trainer) makeSums() error {
 		at += len(tensor.Data)
 	}
 	t.exchange.offsets = append(t.exchange.offsets, at)
+	debug.SetMemoryLimit(debug.SetMemoryLimit(-1) + 4*2*dist.BucketLen) // what the exchange receives
 	t.exchange.reducer = t.group.NewReducer(own, dist.BucketLen, t.cpu.Add)
 	return nil
 }
 
 func (t *trainer) newSum() gradSum {
 	arena := make([]float32, len(t.graph.GradArena()))
+	// The heap was held to a plan without these sums: the collector would work
+	// without end to free what is in use.
+	debug.SetMemoryLimit(debug.SetMemoryLimit(-1) + 4*int64(len(arena)))
 	return gradSum{arena, model.ParamsOver(t.cfg, !t.params.HeadTied, arena)}
 }
 
