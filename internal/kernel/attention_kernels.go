@@ -87,42 +87,43 @@ const (
 	attnGoLanes = 4
 )
 
-// off is the float n bytes after p.
+// off is the float n bytes after p, which must be one of the same slice.
 func off(p *float32, n int) *float32 { return (*float32)(unsafe.Add(unsafe.Pointer(p), n)) }
 
 // runGo multiplies; row m and element k of A lie m*am+k*ak bytes after p.a.
 func (p *attnProduct) runGo(am, ak int) {
-	at, bt, c, factor, k := p.a, p.b, p.c, p.factor, p.k
-	for range p.tiles {
+	for t := range p.tiles {
 		var s [attnGoRows][attnGoLanes]float32
 		s0, s1 := &s[0], &s[1]
-		a, b := at, bt
-		for range k {
-			a0, a1 := *a, *off(a, am)
-			for i, x := range (*[attnGoLanes]float32)(unsafe.Pointer(b)) {
+		at, bt := t*p.da, t*p.db
+		for k := range p.k + t*p.dk {
+			a0, a1 := *off(p.a, at+k*ak), *off(p.a, at+k*ak+am)
+			for i, x := range (*[attnGoLanes]float32)(unsafe.Pointer(off(p.b, bt+k*p.ldb))) {
 				s0[i] += a0 * x
 				s1[i] += a1 * x
 			}
-			a, b = off(a, ak), off(b, p.ldb)
 		}
 		for r := range s {
-			row := (*[attnGoLanes]float32)(unsafe.Pointer(c))
-			for i := range row {
-				switch {
-				case factor != nil:
-					row[i] = s[r][i] + *factor*row[i]
-				case p.acc != 0:
-					row[i] += s[r][i]
-				default:
-					row[i] = s[r][i]
-				}
-			}
-			c = off(c, p.ldc)
-			if factor != nil {
-				factor = off(factor, 4)
-			}
+			p.put(t*attnGoRows+r, &s[r])
 		}
-		at, bt, k = off(at, p.da), off(bt, p.db), k+p.dk
+	}
+}
+
+// put stores row r of the product.
+func (p *attnProduct) put(r int, s *[attnGoLanes]float32) {
+	c := (*[attnGoLanes]float32)(unsafe.Pointer(off(p.c, r*p.ldc)))
+	switch {
+	case p.factor != nil:
+		f := *off(p.factor, 4*r)
+		for i := range c {
+			c[i] = s[i] + f*c[i]
+		}
+	case p.acc != 0:
+		for i := range c {
+			c[i] += s[i]
+		}
+	default:
+		*c = *s
 	}
 }
 
@@ -197,15 +198,13 @@ func (d *dropRow) apply(x float32, j int) float32 {
 }
 
 func attnScaleGo(dst *float32, ldd int, src *float32, lds int, factor *float32, step, rows, cols int) {
-	for range rows {
-		scaleGo(unsafe.Slice(dst, cols), unsafe.Slice(src, cols), *factor)
-		dst, src, factor = off(dst, ldd), off(src, lds), off(factor, step)
+	for r := range rows {
+		scaleGo(unsafe.Slice(off(dst, r*ldd), cols), unsafe.Slice(off(src, r*lds), cols), *off(factor, r*step))
 	}
 }
 
 func attnDotsGo(dst, x *float32, ldx int, y *float32, ldy, rows, cols int) {
-	for range rows {
-		*dst = dotGo(unsafe.Slice(x, cols), unsafe.Slice(y, cols))
-		dst, x, y = off(dst, 4), off(x, ldx), off(y, ldy)
+	for r := range rows {
+		*off(dst, 4*r) = dotGo(unsafe.Slice(off(x, r*ldx), cols), unsafe.Slice(off(y, r*ldy), cols))
 	}
 }

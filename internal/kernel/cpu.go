@@ -47,11 +47,9 @@ type jobs struct {
 type worker struct {
 	id      int // its place among the workers
 	packedA buf // its block of A
-	packedB buf // its block of B, where it multiplies alone
 	tile    buf // one tile of C at a ragged edge
 	attn    attnHead
 	row     buf
-	serial  gemmJob
 }
 
 // New starts a CPU. It fails when the machine lacks the instruction set asked

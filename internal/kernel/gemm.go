@@ -110,25 +110,6 @@ func (c *CPU) Gemm(g *Gemm) {
 	*j = gemmJob{}
 }
 
-// gemm is a product computed by one thread, within a part of another task.
-func (w *worker) gemm(c *CPU, g *Gemm) {
-	j := &w.serial
-	if !j.prepare(c, g) {
-		return
-	}
-	j.cut(1)
-	panels := roundUp(min(j.N, ncMax), j.t.nr)
-	j.pb = w.packedB.get(panels * kcMax)
-	j.blocks(func() {
-		for p := range (j.nc + j.t.nr - 1) / j.t.nr {
-			j.packB(p)
-		}
-		for i := range j.rows * j.strips {
-			j.multiply(w, i)
-		}
-	})
-}
-
 // prepare fills in the job; false means there is nothing to do.
 func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
 	*j = gemmJob{Gemm: *g, cpu: c}

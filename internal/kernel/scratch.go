@@ -25,7 +25,7 @@ func ScratchBytes(s Shape) int64 {
 func (c *CPU) Scratch() int64 {
 	n := len(c.packedB.s) + len(c.parts.s) + len(c.chunk.s) + 2*cap(c.sums)
 	for _, w := range c.pool.workers {
-		n += len(w.packedA.s) + len(w.packedB.s) + len(w.tile.s) + len(w.attn.mem.s) + len(w.row.s)
+		n += len(w.packedA.s) + len(w.tile.s) + len(w.attn.mem.s) + len(w.row.s)
 	}
 	return 4 * int64(n)
 }
