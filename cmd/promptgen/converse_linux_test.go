@@ -68,6 +68,9 @@ func onTerminal(t *testing.T, args ...string) *terminal {
 			n, err := master.Read(buf)
 			x.mu.Lock()
 			x.text += string(buf[:n])
+			if len(x.text) > 1<<16 { // of an endless text the end will do
+				x.text = x.text[len(x.text)-1<<15:]
+			}
 			x.mu.Unlock()
 			if err != nil {
 				return
