@@ -9,7 +9,6 @@ import (
 	"promptgen/generate"
 	"promptgen/internal/host"
 	"promptgen/internal/kernel"
-	"promptgen/model"
 	"promptgen/tokenizer"
 	"promptgen/train/report"
 	"promptgen/train/runlog"
@@ -77,14 +76,11 @@ func (t *trainer) planned() runlog.Plan {
 		Windows: t.sched.windows, PerStep: t.sched.step, MicroBatch: t.sched.micro,
 		Steps: t.sched.steps, StepsEpoch: t.sched.perStep, Warmup: t.sched.warmup,
 	}
-	sizes := map[string]int64{}
-	for _, b := range model.Buffers(t.cfg, !t.params.HeadTied, t.graphOptions()) {
-		sizes[string(b.Part)] += 4 * int64(b.Len)
-	}
-	sizes["weights"], sizes["optimizer"] = 4*p.Parameters, 8*p.Parameters
-	for _, name := range []string{"weights", string(model.Gradients), "optimizer", string(model.Activations), string(model.Workspace)} {
-		p.Parts = append(p.Parts, runlog.Part{Name: name, Bytes: sizes[name]})
-		p.Bytes += sizes[name]
+	m := t.budget.parts
+	p.Bytes = m.Total()
+	p.Parts = []runlog.Part{
+		{Name: "weights", Bytes: m.Weights}, {Name: "gradients", Bytes: m.Gradients}, {Name: "optimizer", Bytes: m.Optimizer},
+		{Name: "activations", Bytes: m.Activations}, {Name: "workspace", Bytes: m.Workspace}, {Name: "runtime", Bytes: m.Runtime},
 	}
 	return p
 }

@@ -114,7 +114,7 @@ func fishQuote(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }
 
-// flagUsage is what a flag does, without the marks of its placeholder.
+// flagUsage is what a flag does, without the quotes around its argument's name.
 func flagUsage(f cli.Flag) string {
 	d, ok := f.(cli.DocGenerationFlag)
 	if !ok {

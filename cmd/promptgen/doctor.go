@@ -18,7 +18,8 @@ import (
 	"promptgen/internal/fault"
 	"promptgen/internal/host"
 	"promptgen/internal/kernel"
-	"promptgen/model"
+	"promptgen/internal/sysmem"
+	"promptgen/model/plan"
 	"promptgen/train"
 )
 
@@ -35,7 +36,7 @@ type diagnosis struct {
 	ISAs      []string      `json:"isas"` // that this processor has
 	Cores     int           `json:"cores"`
 	Usable    int           `json:"usable_cores"` // under the limits of the control group
-	Memory    host.Memory   `json:"memory"`
+	Memory    sysmem.Usable `json:"memory"`
 	HugePages string        `json:"huge_pages"` // always, madvise, never
 	Limits    bench.Machine `json:"limits"`
 	Disk      disk          `json:"disk"`
@@ -91,7 +92,7 @@ func (a *app) diagnose(ctx context.Context, folder string, threads int) (*diagno
 	m := host.ReadMachine()
 	d := &diagnosis{
 		Program: host.ReadProgram(), CPU: m.CPU, System: m.OS, ISA: cpu.ISA(), ISAs: kernel.ISAs(),
-		Cores: runtime.NumCPU(), Usable: runtime.GOMAXPROCS(0), Memory: host.ReadMemory(), HugePages: host.HugePages(),
+		Cores: runtime.NumCPU(), Usable: runtime.GOMAXPROCS(0), Memory: sysmem.Find(), HugePages: host.HugePages(),
 	}
 	if d.Disk, err = measureDisk(folder); err != nil {
 		return nil, err
@@ -156,11 +157,16 @@ func (d *diagnosis) judge(name string, share float64) (preset, error) {
 	dtype := bestType(d.Limits)
 	o := train.DefaultOptions()
 	p := preset{Name: name, Parameters: c.NumParams(), Batch: o.BatchSize, DType: dtype.String()}
-	p.TrainBytes = trainBytes(c, o.BatchSize, dtype, model.RecomputeOff)
-	if d.Memory.Usable > 0 && p.TrainBytes > d.Memory.Usable {
-		p.Batch, p.TrainBytes = 1, trainBytes(c, 1, dtype, model.RecomputeSublayers)
+	want := plan.Settings{Batch: p.Batch, Sequences: p.Batch, Threads: d.Usable, BF16: dtype == kernel.BF16}
+	want, p.Fits, err = plan.Fit(c, want, plan.Auto, d.Memory.Bytes)
+	if err != nil {
+		return preset{}, err
 	}
-	p.Fits = d.Memory.Usable == 0 || p.TrainBytes <= d.Memory.Usable
+	parts, err := plan.Of(c, want)
+	if err != nil {
+		return preset{}, err
+	}
+	p.Batch, p.TrainBytes = want.Batch, parts.Total()
 	p.TokensPerSec = share * d.Limits.Limit(dtype) * 1e9 / bench.TokenFlops(c)
 	perWeight := 4.0
 	if dtype == kernel.BF16 {
@@ -170,13 +176,6 @@ func (d *diagnosis) judge(name string, share float64) (preset, error) {
 	p.DecodeSpeed = decodingShare * d.Limits.Bytes / (perWeight * float64(p.Parameters))
 	p.DiskBytes = 4*p.Parameters + 2*12*p.Parameters
 	return p, nil
-}
-
-// trainBytes is the memory of a training: weights, two moments, the graph's
-// buffers.
-func trainBytes(c model.Config, batch int, dtype kernel.DType, r model.Recompute) int64 {
-	g := model.GraphOptions{Batch: batch, SeqLen: c.NCtx, BF16: dtype == kernel.BF16, Recompute: r}
-	return 12*c.NumParams() + model.Bytes(model.Buffers(c, false, g))
 }
 
 const diskProbe = 128 << 20 // bytes written to measure the disk
@@ -247,9 +246,9 @@ func (d *diagnosis) advise() {
 	for _, p := range d.Presets {
 		if p.Fits {
 			largest = p.Name
-		} else if d.Memory.Usable > 0 {
+		} else if d.Memory.Bytes > 0 {
 			add("preset %s needs %s even with one sequence at a time, more than may be used; see promptgen plan --config %s --max-memory %s",
-				p.Name, ui.Bytes(p.TrainBytes), p.Name, strings.ReplaceAll(ui.Bytes(d.Memory.Usable), " ", ""))
+				p.Name, ui.Bytes(p.TrainBytes), p.Name, strings.ReplaceAll(ui.Bytes(d.Memory.Bytes), " ", ""))
 		}
 		if p.Fits && d.Disk.Free > 0 && p.DiskBytes > d.Disk.Free {
 			add("%s has %s free; training %s writes some %s", d.Disk.Folder, ui.Bytes(d.Disk.Free), p.Name, ui.Bytes(p.DiskBytes))
@@ -262,8 +261,8 @@ func (d *diagnosis) advise() {
 
 func (a *app) printDiagnosis(d *diagnosis) error {
 	memory := "not known"
-	if d.Memory.Usable > 0 {
-		memory = fmt.Sprintf("%s usable of %s (%s)", ui.Bytes(d.Memory.Usable), ui.Bytes(d.Memory.Total), d.Memory.Limit)
+	if d.Memory.Bytes > 0 {
+		memory = fmt.Sprintf("%s usable (%s)", ui.Bytes(d.Memory.Bytes), d.Memory.From)
 	}
 	err := a.console.Facts(
 		ui.Fact{Name: "processor", Value: d.CPU},
