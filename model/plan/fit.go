@@ -20,7 +20,8 @@ const (
 )
 
 // What the levers cost, as shares of a step's time, and the fixed cost of a
-// micro-batch in tokens: measured on GPT-2 small, and only used to choose.
+// micro-batch in tokens. They are estimates by counting operations, not
+// measured, and serve to order the settings alone.
 const (
 	costSublayers = 0.20
 	costLayers    = 0.23
