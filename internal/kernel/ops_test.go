@@ -152,7 +152,7 @@ func TestHead(t *testing.T) {
 			}
 			for _, smooth := range []float32{0, 0.125} {
 				h.Smooth = smooth
-				losses, wdh, wdw := ref.HeadLossSmooth(f64(h.H), f64(h.W), h.Targets, h.Width, h.Vocab, 0.7, float64(smooth))
+				losses, wdh, wdw := ref.HeadLoss(f64(h.H), f64(h.W), h.Targets, h.Width, h.Vocab, 0.7, float64(smooth))
 				got, dh, dw := make([]float32, h.Rows), normal(r, len(h.H), 0), make([]float32, len(h.W))
 				cpu.HeadLoss(&h, got)
 				near(t, "losses", got, losses, 1e-5)

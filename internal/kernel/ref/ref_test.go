@@ -84,10 +84,10 @@ func TestHeadGradients(t *testing.T) {
 	h, w, targets := random(r, 5*width), random(r, vocab*width), []int32{3, -1, 0, 6, 6}
 	for _, smooth := range []float64{0, 0.1} {
 		loss := func() float64 {
-			losses, _, _ := HeadLossSmooth(h, w, targets, width, vocab, scale, smooth)
+			losses, _, _ := HeadLoss(h, w, targets, width, vocab, scale, smooth)
 			return scale * inner(losses, []float64{1, 1, 1, 1, 1})
 		}
-		_, dh, dw := HeadLossSmooth(h, w, targets, width, vocab, scale, smooth)
+		_, dh, dw := HeadLoss(h, w, targets, width, vocab, scale, smooth)
 		checkGrad(t, "dh", h, dh, loss)
 		checkGrad(t, "dw", w, dw, loss)
 	}
@@ -130,7 +130,7 @@ func TestDropoutShare(t *testing.T) {
 func TestLabelSmoothingAgainstPyTorch(t *testing.T) {
 	logits := []float64{1, -2, 0.5, 3, 0.25, 0, -1, 2}
 	one := []float64{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}
-	losses, dh, _ := HeadLossSmooth(logits, one, []int32{2, 0}, 4, 4, 1, 0.1)
+	losses, dh, _ := HeadLoss(logits, one, []int32{2, 0}, 4, 4, 1, 0.1)
 	got := append(losses, dh...)
 	for i, want := range []float64{2.689753447679352, 2.0504228225110754, 0.08555375036173923, -0.01949585287241633, -0.8579457608593886,
 		0.7918878633700657, -0.7971212618778818, 0.07459206138768881, 0.01163787188841494, 0.710891328601778} {

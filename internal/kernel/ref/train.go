@@ -3,14 +3,10 @@ package ref
 import "math"
 
 // HeadLoss returns -log softmax(h·wᵀ)[r, targets[r]] for each row, 0 where the
-// target is negative, and the gradients of scale*sum(losses): dh and dw.
-func HeadLoss(h, w []float64, targets []int32, width, vocab int, scale float64) (losses, dh, dw []float64) {
-	return HeadLossSmooth(h, w, targets, width, vocab, scale, 0)
-}
-
-// HeadLossSmooth is HeadLoss against smoothed targets (Szegedy et al. 2016):
-// a share smooth of each is divided evenly among all tokens.
-func HeadLossSmooth(h, w []float64, targets []int32, width, vocab int, scale, smooth float64) (losses, dh, dw []float64) {
+// target is negative, and the gradients of scale*sum(losses): dh and dw. A share
+// smooth of each target is divided evenly among all tokens (label smoothing,
+// Szegedy et al. 2016).
+func HeadLoss(h, w []float64, targets []int32, width, vocab int, scale, smooth float64) (losses, dh, dw []float64) {
 	rows := len(targets)
 	losses = make([]float64, rows)
 	logits := Gemm(rows, vocab, width, false, true, h, w, nil)
