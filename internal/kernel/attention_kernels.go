@@ -160,7 +160,7 @@ func (p *attnPass) softGo(drop bool) {
 		l.grow[i] = exp2Go(p.c * (l.max[i] - top))
 		l.max[i] = top
 		sum := l.sum[i] * l.grow[i]
-		d := dropRow{l.keyA[i], l.keyB[i], p.below, p.keep}
+		d := dropRow{draw{l.keyA[i], l.keyB[i]}, p.below, p.keep}
 		p.each(i, func(j int, s, _ *float32) {
 			e := exp2Go(p.c * (*s - top))
 			sum += e
@@ -176,7 +176,7 @@ func (p *attnPass) softGo(drop bool) {
 func (p *attnPass) softBackGo(drop bool) {
 	l := (*attnLanes)(unsafe.Pointer(p.lanes))
 	for i := range attnGoLanes {
-		d := dropRow{l.keyA[i], l.keyB[i], p.below, p.keep}
+		d := dropRow{draw{l.keyA[i], l.keyB[i]}, p.below, p.keep}
 		p.each(i, func(j int, s, ds *float32) {
 			e := exp2Go(p.c**s - l.lse[i])
 			g := *ds

@@ -63,6 +63,7 @@ func BenchmarkRows(b *testing.B) {
 	r := rng(1)
 	x, y, z, m := normal(r, rows*width, 0), normal(r, rows*width, 0), make([]float32, rows*width), make([]float32, rows*width)
 	gain, mean := normal(r, width, 0), make([]float32, rows)
+	h1, h2 := make([]uint16, rows*width), make([]uint16, rows*width)
 	for _, isa := range kernel.ISAs()[len(kernel.ISAs())-3:] {
 		cpu := newCPU(b, isa, 1)
 		for _, op := range []struct {
@@ -79,6 +80,9 @@ func BenchmarkRows(b *testing.B) {
 			}},
 			{"AdamW", 7, func() {
 				cpu.AdamW(&kernel.AdamW{LR: 1e-9, Beta1: 0.9, Beta2: 0.99, GradScale: 1, Eps: 1, Step: 1}, x, y, z, m)
+			}},
+			{"AdamW16", 5, func() {
+				cpu.AdamW16(&kernel.AdamW{LR: 1e-9, Beta1: 0.9, Beta2: 0.99, GradScale: 1, Eps: 1, Step: 1}, x, y, h1, h2, 1)
 			}},
 			{"SumSquares", 1, func() { cpu.SumSquares(x) }},
 		} {

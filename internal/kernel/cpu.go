@@ -40,6 +40,7 @@ type jobs struct {
 	attnJob   attnJob
 	headJob   headJob
 	adamJob   adamJob
+	adam16Job adam16Job
 	squareJob squareJob
 }
 

@@ -12,33 +12,42 @@ type Dropout struct {
 	Row0 int     // number of the first row among those of the effective batch
 }
 
-// dropRow is Dropout for one row: element j is kept iff hash(a, b, j) >= below.
-type dropRow struct {
-	a, b  uint32
-	below uint32
-	scale float32
-}
+// draw is a stream of random bits, one word for each index: a function of the
+// key and row that it was made from and of the index alone.
+type draw struct{ a, b uint32 }
 
-// row prepares row r. The 64-bit mixer is that of SplitMix64 (Steele, Lea and
-// Flood 2014).
-func (d Dropout) row(r int) dropRow {
-	z := d.Key + uint64(int64(d.Row0)+int64(r)+1)*0x9e3779b97f4a7c15
+// drawOf mixes key and row by SplitMix64's mixer (Steele, Lea and Flood 2014).
+func drawOf(key uint64, row int) draw {
+	z := key + uint64(int64(row)+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	z ^= z >> 31
-	below := math.Min(float64(d.P)*(1<<32), math.MaxUint32)
-	return dropRow{uint32(z), uint32(z >> 32), uint32(below), 1 / (1 - d.P)}
+	return draw{uint32(z), uint32(z >> 32)}
 }
 
-// keeps decides for element j, by a 32-bit mixer (Wellons' lowbias32) that takes
-// up one half of the row's key before and one within.
-func (d *dropRow) keeps(j int) bool {
+// bits is word j, by a 32-bit mixer (Wellons' lowbias32) that takes up one half
+// of the stream's key before and one within.
+func (d draw) bits(j int) uint32 {
 	x := uint32(j) + d.a
 	x = (x ^ x>>16) * 0x7feb352d
 	x ^= d.b
 	x = (x ^ x>>15) * 0x846ca68b
-	return x^x>>16 >= d.below
+	return x ^ x>>16
 }
+
+// dropRow is Dropout for one row: element j is kept iff bits(j) >= below.
+type dropRow struct {
+	draw
+	below uint32
+	scale float32
+}
+
+func (d Dropout) row(r int) dropRow {
+	below := math.Min(float64(d.P)*(1<<32), math.MaxUint32)
+	return dropRow{drawOf(d.Key, d.Row0+r), uint32(below), 1 / (1 - d.P)}
+}
+
+func (d *dropRow) keeps(j int) bool { return d.bits(j) >= d.below }
 
 // Keeps tells whether element (r, j) survives. It is meant for tests: the
 // kernels do the same for whole rows.

@@ -19,7 +19,17 @@ func (c *CPU) UnpackBF16(dst []float32, src []uint16) {
 	c.Parallel(len(src), func(lo, hi int) {
 		d, s := dst[lo:hi], src[lo:hi]
 		for i, v := range s[:len(d)] {
-			d[i] = math.Float32frombits(uint32(v) << 16)
+			d[i] = fromHalf(v)
 		}
 	})
+}
+
+// fromHalf widens a bfloat16.
+func fromHalf(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
+
+// cutHalf rounds to a bfloat16, away from zero where the cut bits and random,
+// which is below 1<<16, carry. Infinity stays, and so does the NaN that
+// arithmetic gives.
+func cutHalf(f float32, random uint32) uint16 {
+	return uint16((math.Float32bits(f) + random) >> 16)
 }

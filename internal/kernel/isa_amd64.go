@@ -58,6 +58,7 @@ func avx2ISA() *isa {
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX2(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
 	v.normStat = func(x []float32, eps float32) (float32, float32) { return normStat(x, eps, momentsAVX2) }
 	v.adam = func(s *adamStep, w, g, m, v []float32) { adamAVX2(&s.gradScale, w, g, m, v) }
+	v.adam16 = adam16By(8, adam16AVX2)
 	v.squares = func(x []float32) float64 { return squaresBy(x, 4, squaresAVX2) }
 	v.round = roundAVX2
 	return &isa{
@@ -77,6 +78,7 @@ func avx512ISA() *isa {
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX512(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
 	v.normStat = func(x []float32, eps float32) (float32, float32) { return normStat(x, eps, momentsAVX512) }
 	v.adam = func(s *adamStep, w, g, m, v []float32) { adamAVX512(&s.gradScale, w, g, m, v) }
+	v.adam16 = adam16By(16, adam16AVX512)
 	v.squares = func(x []float32) float64 { return squaresBy(x, 8, squaresAVX512) }
 	v.round = roundAVX512
 	return &isa{
@@ -150,4 +152,14 @@ func normStat(x []float32, eps float32, moments func(x []float32, centre float32
 func squaresBy(x []float32, lanes int, f func([]float32) float64) float64 {
 	n := len(x) / lanes * lanes
 	return f(x[:n]) + squaresGo(x[n:])
+}
+
+// adam16By updates whole registers by f and the rest in Go, which gives the same
+// to the bit.
+func adam16By(lanes int, f func(consts *float32, w, g []float32, m, v []uint16, start, b uint32)) func(*adamStep, []float32, []float32, []uint16, []uint16, draw, int) {
+	return func(s *adamStep, w, g []float32, m, v []uint16, d draw, j int) {
+		n := len(w) / lanes * lanes
+		f(&s.gradScale, w[:n], g[:n], m[:n], v[:n], uint32(j)+d.a, d.b)
+		adam16Go(s, w[n:], g[n:], m[n:], v[n:], d, j+n)
+	}
 }

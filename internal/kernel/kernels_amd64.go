@@ -92,6 +92,9 @@ func normBackAVX512(dx []float32, dgain []float32, dbias []float32, dy []float32
 func adamAVX512(consts *float32, w []float32, gr []float32, m []float32, v []float32)
 
 //go:noescape
+func adam16AVX512(consts *float32, w []float32, gr []float32, m []uint16, v []uint16, start uint32, b uint32)
+
+//go:noescape
 func squaresAVX512(x []float32) float64
 
 //go:noescape
@@ -147,6 +150,9 @@ func normBackAVX2(dx []float32, dgain []float32, dbias []float32, dy []float32, 
 
 //go:noescape
 func adamAVX2(consts *float32, w []float32, gr []float32, m []float32, v []float32)
+
+//go:noescape
+func adam16AVX2(consts *float32, w []float32, gr []float32, m []uint16, v []uint16, start uint32, b uint32)
 
 //go:noescape
 func squaresAVX2(x []float32) float64

@@ -598,6 +598,24 @@ DATA i_bit0<>+56(SB)/4, $0x00000001
 DATA i_bit0<>+60(SB)/4, $0x00000001
 GLOBL i_bit0<>(SB), RODATA|NOPTR, $64
 
+DATA i_eight<>+0(SB)/4, $0x00000008
+DATA i_eight<>+4(SB)/4, $0x00000008
+DATA i_eight<>+8(SB)/4, $0x00000008
+DATA i_eight<>+12(SB)/4, $0x00000008
+DATA i_eight<>+16(SB)/4, $0x00000008
+DATA i_eight<>+20(SB)/4, $0x00000008
+DATA i_eight<>+24(SB)/4, $0x00000008
+DATA i_eight<>+28(SB)/4, $0x00000008
+DATA i_eight<>+32(SB)/4, $0x00000008
+DATA i_eight<>+36(SB)/4, $0x00000008
+DATA i_eight<>+40(SB)/4, $0x00000008
+DATA i_eight<>+44(SB)/4, $0x00000008
+DATA i_eight<>+48(SB)/4, $0x00000008
+DATA i_eight<>+52(SB)/4, $0x00000008
+DATA i_eight<>+56(SB)/4, $0x00000008
+DATA i_eight<>+60(SB)/4, $0x00000008
+GLOBL i_eight<>(SB), RODATA|NOPTR, $64
+
 DATA i_half<>+0(SB)/4, $0x00007fff
 DATA i_half<>+4(SB)/4, $0x00007fff
 DATA i_half<>+8(SB)/4, $0x00007fff
@@ -615,6 +633,24 @@ DATA i_half<>+52(SB)/4, $0x00007fff
 DATA i_half<>+56(SB)/4, $0x00007fff
 DATA i_half<>+60(SB)/4, $0x00007fff
 GLOBL i_half<>(SB), RODATA|NOPTR, $64
+
+DATA i_lower<>+0(SB)/4, $0x0000ffff
+DATA i_lower<>+4(SB)/4, $0x0000ffff
+DATA i_lower<>+8(SB)/4, $0x0000ffff
+DATA i_lower<>+12(SB)/4, $0x0000ffff
+DATA i_lower<>+16(SB)/4, $0x0000ffff
+DATA i_lower<>+20(SB)/4, $0x0000ffff
+DATA i_lower<>+24(SB)/4, $0x0000ffff
+DATA i_lower<>+28(SB)/4, $0x0000ffff
+DATA i_lower<>+32(SB)/4, $0x0000ffff
+DATA i_lower<>+36(SB)/4, $0x0000ffff
+DATA i_lower<>+40(SB)/4, $0x0000ffff
+DATA i_lower<>+44(SB)/4, $0x0000ffff
+DATA i_lower<>+48(SB)/4, $0x0000ffff
+DATA i_lower<>+52(SB)/4, $0x0000ffff
+DATA i_lower<>+56(SB)/4, $0x0000ffff
+DATA i_lower<>+60(SB)/4, $0x0000ffff
+GLOBL i_lower<>(SB), RODATA|NOPTR, $64
 
 DATA i_mul1<>+0(SB)/4, $0x7feb352d
 DATA i_mul1<>+4(SB)/4, $0x7feb352d
@@ -669,6 +705,24 @@ DATA i_quiet<>+52(SB)/4, $0x00400000
 DATA i_quiet<>+56(SB)/4, $0x00400000
 DATA i_quiet<>+60(SB)/4, $0x00400000
 GLOBL i_quiet<>(SB), RODATA|NOPTR, $64
+
+DATA i_sixteen<>+0(SB)/4, $0x00000010
+DATA i_sixteen<>+4(SB)/4, $0x00000010
+DATA i_sixteen<>+8(SB)/4, $0x00000010
+DATA i_sixteen<>+12(SB)/4, $0x00000010
+DATA i_sixteen<>+16(SB)/4, $0x00000010
+DATA i_sixteen<>+20(SB)/4, $0x00000010
+DATA i_sixteen<>+24(SB)/4, $0x00000010
+DATA i_sixteen<>+28(SB)/4, $0x00000010
+DATA i_sixteen<>+32(SB)/4, $0x00000010
+DATA i_sixteen<>+36(SB)/4, $0x00000010
+DATA i_sixteen<>+40(SB)/4, $0x00000010
+DATA i_sixteen<>+44(SB)/4, $0x00000010
+DATA i_sixteen<>+48(SB)/4, $0x00000010
+DATA i_sixteen<>+52(SB)/4, $0x00000010
+DATA i_sixteen<>+56(SB)/4, $0x00000010
+DATA i_sixteen<>+60(SB)/4, $0x00000010
+GLOBL i_sixteen<>(SB), RODATA|NOPTR, $64
 
 DATA i_upper<>+0(SB)/4, $0xffff0000
 DATA i_upper<>+4(SB)/4, $0xffff0000
@@ -6158,6 +6212,82 @@ done18:
 	VZEROUPPER
 	RET
 
+// func adam16AVX512(consts *float32, w []float32, gr []float32, m []uint16, v []uint16, start uint32, b uint32)
+// Requires: AVX, AVX512F
+TEXT ·adam16AVX512(SB), NOSPLIT, $0-112
+	MOVQ         consts+0(FP), AX
+	MOVQ         w_len+16(FP), CX
+	MOVQ         w_base+8(FP), DX
+	MOVQ         gr_base+32(FP), BX
+	MOVQ         m_base+56(FP), SI
+	MOVQ         v_base+80(FP), DI
+	VBROADCASTSS (AX), Z7
+	VBROADCASTSS 4(AX), Z8
+	VBROADCASTSS 8(AX), Z9
+	VBROADCASTSS 12(AX), Z10
+	VBROADCASTSS 16(AX), Z11
+	VBROADCASTSS 20(AX), Z12
+	VBROADCASTSS 24(AX), Z13
+	VBROADCASTSS 28(AX), Z14
+	VBROADCASTSS start+104(FP), Z15
+	VPADDD       lane<>+0(SB), Z15, Z15
+	TESTQ        CX, CX
+	JZ           none
+
+more:
+	VMULPS       (BX), Z7, Z0
+	VPMOVZXWD    (SI), Z1
+	VPSLLD       $0x10, Z1, Z1
+	VMULPS       Z8, Z1, Z1
+	VMULPS       Z9, Z0, Z4
+	VADDPS       Z4, Z1, Z1
+	VPMOVZXWD    (DI), Z2
+	VPSLLD       $0x10, Z2, Z2
+	VMULPS       Z10, Z2, Z2
+	VMULPS       Z0, Z0, Z0
+	VMULPS       Z11, Z0, Z0
+	VADDPS       Z0, Z2, Z2
+	VBROADCASTSS b+108(FP), Z3
+	VPSRLD       $0x10, Z15, Z4
+	VPXORD       Z15, Z4, Z4
+	VPMULLD      i_mul1<>+0(SB), Z4, Z4
+	VPXORD       Z3, Z4, Z4
+	VPSRLD       $0x0f, Z4, Z5
+	VPXORD       Z5, Z4, Z4
+	VPMULLD      i_mul2<>+0(SB), Z4, Z4
+	VPSRLD       $0x10, Z4, Z5
+	VPXORD       Z5, Z4, Z4
+	VPADDD       i_sixteen<>+0(SB), Z15, Z15
+	VPANDD       i_lower<>+0(SB), Z4, Z5
+	VPADDD       Z5, Z1, Z5
+	VPSRLD       $0x10, Z5, Z5
+	VPMOVDW      Z5, (SI)
+	VPSRLD       $0x10, Z4, Z4
+	VPADDD       Z4, Z2, Z4
+	VPSRLD       $0x10, Z4, Z4
+	VPMOVDW      Z4, (DI)
+	VSQRTPS      Z2, Z2
+	VMULPS       Z13, Z2, Z2
+	VADDPS       Z14, Z2, Z2
+	VMULPS       Z12, Z1, Z1
+	VDIVPS       Z2, Z1, Z1
+	VBROADCASTSS 32(AX), Z3
+	VMULPS       (DX), Z3, Z3
+	VSUBPS       Z1, Z3, Z3
+	VBROADCASTSS 36(AX), Z4
+	VMULPS       Z4, Z3, Z3
+	VMOVUPS      Z3, (DX)
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, BX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	SUBQ         $0x10, CX
+	JNZ          more
+
+none:
+	VZEROUPPER
+	RET
+
 // func squaresAVX512(x []float32) float64
 // Requires: AVX, AVX512DQ, AVX512F, SSE2
 TEXT ·squaresAVX512(SB), NOSPLIT, $0-32
@@ -7419,6 +7549,86 @@ tail37:
 	VMASKMOVPS   Y3, Y15, (DX)
 
 done37:
+	VZEROUPPER
+	RET
+
+// func adam16AVX2(consts *float32, w []float32, gr []float32, m []uint16, v []uint16, start uint32, b uint32)
+// Requires: AVX, AVX2
+TEXT ·adam16AVX2(SB), NOSPLIT, $0-112
+	MOVQ         consts+0(FP), AX
+	MOVQ         w_len+16(FP), CX
+	MOVQ         w_base+8(FP), DX
+	MOVQ         gr_base+32(FP), BX
+	MOVQ         m_base+56(FP), SI
+	MOVQ         v_base+80(FP), DI
+	VBROADCASTSS (AX), Y7
+	VBROADCASTSS 4(AX), Y8
+	VBROADCASTSS 8(AX), Y9
+	VBROADCASTSS 12(AX), Y10
+	VBROADCASTSS 16(AX), Y11
+	VBROADCASTSS 20(AX), Y12
+	VBROADCASTSS 24(AX), Y13
+	VBROADCASTSS 28(AX), Y14
+	VBROADCASTSS start+104(FP), Y15
+	VPADDD       lane<>+0(SB), Y15, Y15
+	TESTQ        CX, CX
+	JZ           none
+
+more:
+	VMULPS       (BX), Y7, Y0
+	VPMOVZXWD    (SI), Y1
+	VPSLLD       $0x10, Y1, Y1
+	VMULPS       Y8, Y1, Y1
+	VMULPS       Y9, Y0, Y4
+	VADDPS       Y4, Y1, Y1
+	VPMOVZXWD    (DI), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VMULPS       Y10, Y2, Y2
+	VMULPS       Y0, Y0, Y0
+	VMULPS       Y11, Y0, Y0
+	VADDPS       Y0, Y2, Y2
+	VBROADCASTSS b+108(FP), Y3
+	VPSRLD       $0x10, Y15, Y4
+	VPXOR        Y15, Y4, Y4
+	VPMULLD      i_mul1<>+0(SB), Y4, Y4
+	VPXOR        Y3, Y4, Y4
+	VPSRLD       $0x0f, Y4, Y5
+	VPXOR        Y5, Y4, Y4
+	VPMULLD      i_mul2<>+0(SB), Y4, Y4
+	VPSRLD       $0x10, Y4, Y5
+	VPXOR        Y5, Y4, Y4
+	VPADDD       i_eight<>+0(SB), Y15, Y15
+	VPAND        i_lower<>+0(SB), Y4, Y5
+	VPADDD       Y5, Y1, Y5
+	VPSRLD       $0x10, Y5, Y5
+	VPACKUSDW    Y5, Y5, Y6
+	VPERMQ       $0x08, Y6, Y6
+	VMOVDQU      X6, (SI)
+	VPSRLD       $0x10, Y4, Y4
+	VPADDD       Y4, Y2, Y4
+	VPSRLD       $0x10, Y4, Y4
+	VPACKUSDW    Y4, Y4, Y6
+	VPERMQ       $0x08, Y6, Y6
+	VMOVDQU      X6, (DI)
+	VSQRTPS      Y2, Y2
+	VMULPS       Y13, Y2, Y2
+	VADDPS       Y14, Y2, Y2
+	VMULPS       Y12, Y1, Y1
+	VDIVPS       Y2, Y1, Y1
+	VBROADCASTSS 32(AX), Y3
+	VMULPS       (DX), Y3, Y3
+	VSUBPS       Y1, Y3, Y3
+	VBROADCASTSS 36(AX), Y4
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      Y3, (DX)
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x10, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x08, CX
+	JNZ          more
+
+none:
 	VZEROUPPER
 	RET
 

@@ -20,6 +20,7 @@ type vectors struct {
 	normBack func(dx, dgain, dbias, dy, x, gain []float32, mean, rstd float32)
 
 	adam    func(s *adamStep, w, g, m, v []float32)
+	adam16  func(s *adamStep, w, g []float32, m, v []uint16, d draw, j int) // d's words from j on
 	squares func(x []float32) float64
 	round   func(x []float32) // to bf16
 }
@@ -28,7 +29,7 @@ func goVectors() vectors {
 	return vectors{
 		add: addGo, act: actGo, actBack: actBackGo, drop: dropGo, maximum: maximumGo, exp: expGo,
 		scale: scaleGo, dot: dotGo, softDiff: softDiffGo,
-		normStat: normStatGo, norm: normGo, normBack: normBackGo, adam: adamGo, squares: squaresGo, round: roundGo,
+		normStat: normStatGo, norm: normGo, normBack: normBackGo, adam: adamGo, adam16: adam16Go, squares: squaresGo, round: roundGo,
 	}
 }
 

@@ -172,7 +172,7 @@ const (
 )
 
 var ints = map[string]uint32{"mul1": 0x7feb352d, "mul2": 0x846ca68b, "bias127": 127,
-	"bit0": 1, "half": 0x7fff, "quiet": 0x400000, "upper": 0xffff0000, "absolute": 0x7fffffff}
+	"bit0": 1, "half": 0x7fff, "quiet": 0x400000, "upper": 0xffff0000, "lower": 0xffff, "eight": 8, "sixteen": 16, "absolute": 0x7fffffff}
 
 func constants() {
 	fill := func(name string, word func(i int) uint32) Mem {

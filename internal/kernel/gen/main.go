@@ -63,6 +63,7 @@ func main() {
 		l.norm()
 		l.normBack()
 		l.adam()
+		l.adam16()
 		l.squares()
 		l.round()
 	}

@@ -195,6 +195,37 @@ func (l level) geluBack() {
 	end()
 }
 
+// xor and and are bitwise operations, which avo names apart for the two levels.
+func (l level) xor(a, b, dst Op) {
+	if l.wide() {
+		VPXORD(a, b, dst)
+	} else {
+		VPXOR(a, b, dst)
+	}
+}
+
+func (l level) and(a, b, dst Op) {
+	if l.wide() {
+		VPANDD(a, b, dst)
+	} else {
+		VPAND(a, b, dst)
+	}
+}
+
+// bits is kernel.draw.bits for all lanes: register at holds the index plus the
+// stream's a in each, and x receives the words. b is the stream's b, t is used.
+func (l level) bits(at, x, t VecPhysical, b Op) {
+	VPSRLD(U8(16), at, x)
+	l.xor(at, x, x)
+	VPMULLD(val("mul1"), x, x)
+	l.xor(b, x, x)
+	VPSRLD(U8(15), x, t)
+	l.xor(t, x, x)
+	VPMULLD(val("mul2"), x, x)
+	VPSRLD(U8(16), x, t)
+	l.xor(t, x, x)
+}
+
 // drop is kernel.dropRow.keeps for all lanes: start is the row's first key plus
 // the number of the first element.
 func (l level) drop() {
@@ -204,28 +235,13 @@ func (l level) drop() {
 	for i, name := range []string{"start", "b", "below", "scale"} {
 		l.broadcast(name, 4+i)
 	}
-	xor := func(a, b, dst Op) { // avo names the two levels' instructions apart
-		if l.wide() {
-			VPXORD(a, b, dst)
-		} else {
-			VPXOR(a, b, dst)
-		}
-	}
 	VPADDD(lane, r[4], r[4])
 	step := GP64()
 	MOVQ(I32(int32(l.lanes())), step)
 	VMOVQ(step, X8)
 	VPBROADCASTD(X8, r[8])
 	l.loop(n, []Register{y, x}, func(m bool) {
-		VPSRLD(U8(16), r[4], r[0])
-		xor(r[4], r[0], r[0])
-		VPMULLD(val("mul1"), r[0], r[0])
-		xor(r[5], r[0], r[0])
-		VPSRLD(U8(15), r[0], r[1])
-		xor(r[1], r[0], r[0])
-		VPMULLD(val("mul2"), r[0], r[0])
-		VPSRLD(U8(16), r[0], r[1])
-		xor(r[1], r[0], r[0])
+		l.bits(r[4], r[0], r[1], r[5])
 		VPADDD(r[8], r[4], r[4])
 		l.load(at(x), r[2], m)
 		if l.wide() {
