@@ -127,11 +127,10 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 	b.attn, b.mlp = make([]attnBuffers, c.NLayer), make([]mlpBuffers, c.NLayer)
 	backward := !o.ForwardOnly
 	if backward {
-		n := 0
-		for _, s := range c.Tensors(untied) {
-			n += s.Len()
-		}
-		l.add(Gradients, Always, "gradients", n, &b.grads)
+		l.reach = o.Trainable.reach(c, untied)
+		l.add(Gradients, Always, "gradients", int(o.Trainable.Len(c, untied)), &b.grads)
+	}
+	if backward && o.Trainable.marks(c, untied)[0] { // the token embedding
 		slots := min(vocab, o.Sequences*o.SeqLen)
 		l.add(Gradients, Always, "looked-up rows", slots*width, &b.lookup)
 		l.addInts("row of a token", vocab, &b.slotOf)
@@ -150,44 +149,50 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 	if backward {
 		l.add(Workspace, Always, "residual gradient", rows*width, &b.dx)
 		l.add(Workspace, Always, "sublayer gradient", rows*width, &b.s1)
+	}
+	if backward && l.reach.attn < c.NLayer {
 		l.add(Workspace, InAttention, "attn heads gradient", rows*width, &b.dheads)
 		l.add(Workspace, InAttention, "qkv gradient", rows*3*width, &b.dqkv)
 	}
 	return l.table
 }
 
-// sublayers lists the values of every layer.
+// sublayers lists the values of every layer. What the backward pass does not
+// reach keeps nothing.
 func (b *buffers) sublayers(l *layout, c Config) {
 	rows, width, inner := l.o.Batch*l.o.SeqLen, c.NEmbd, c.Inner()
-	all := func(int) bool { return !l.o.ForwardOnly }
+	attnAll := func(i int) bool { return !l.o.ForwardOnly && i >= l.reach.attn }
+	mlpAll := func(i int) bool { return !l.o.ForwardOnly && i >= l.reach.mlp }
 	never := func(int) bool { return false } // one pass over memory gives it again
-	inside := func(i int) bool { return all(i) && l.o.recompute(i) == RecomputeOff }
-	stream := func(i int) bool { return all(i) && l.o.recompute(i) != RecomputeLayers }
+	attnInside := func(i int) bool { return attnAll(i) && l.o.recompute(i) == RecomputeOff }
+	mlpInside := func(i int) bool { return mlpAll(i) && l.o.recompute(i) == RecomputeOff }
+	stream := func(i int) bool { return attnAll(i) && l.o.recompute(i) != RecomputeLayers }
 	// With whole layers computed again, the attention's inside waits for its
 	// backward pass while the MLP's is at work.
 	attn := InAttention
 	if !l.o.ForwardOnly && l.o.Recompute == RecomputeLayers {
 		attn = InLayer
 	}
-	l.values(all, Always, "attn mean", rows, func(i int) *[]float32 { return &b.attn[i].mean })
-	l.values(all, Always, "attn rstd", rows, func(i int) *[]float32 { return &b.attn[i].rstd })
+	l.values(attnAll, Always, "attn mean", rows, func(i int) *[]float32 { return &b.attn[i].mean })
+	l.values(attnAll, Always, "attn rstd", rows, func(i int) *[]float32 { return &b.attn[i].rstd })
 	l.values(never, attn, "attn norm", rows*width, func(i int) *[]float32 { return &b.attn[i].norm })
-	l.operands(inside, attn, "attn qkv", rows*3*width,
+	l.operands(attnInside, attn, "attn qkv", rows*3*width,
 		func(i int) (*[]float32, *[]uint16) { return &b.attn[i].qkv, &b.attn[i].qkv16 })
-	l.values(inside, attn, "attn heads", rows*width, func(i int) *[]float32 { return &b.attn[i].heads })
-	l.values(inside, attn, "attn lse", rows*c.NHead, func(i int) *[]float32 { return &b.attn[i].lse })
+	l.values(attnInside, attn, "attn heads", rows*width, func(i int) *[]float32 { return &b.attn[i].heads })
+	l.values(attnInside, attn, "attn lse", rows*c.NHead, func(i int) *[]float32 { return &b.attn[i].lse })
 	l.values(stream, Always, "attn out", rows*width, func(i int) *[]float32 { return &b.attn[i].y })
-	l.values(all, Always, "mlp mean", rows, func(i int) *[]float32 { return &b.mlp[i].mean })
-	l.values(all, Always, "mlp rstd", rows, func(i int) *[]float32 { return &b.mlp[i].rstd })
+	l.values(mlpAll, Always, "mlp mean", rows, func(i int) *[]float32 { return &b.mlp[i].mean })
+	l.values(mlpAll, Always, "mlp rstd", rows, func(i int) *[]float32 { return &b.mlp[i].rstd })
 	l.values(never, InMLP, "mlp norm", rows*width, func(i int) *[]float32 { return &b.mlp[i].norm })
-	l.values(inside, InMLP, "mlp pre-activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].pre })
+	l.values(mlpInside, InMLP, "mlp pre-activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].pre })
 	l.values(never, InMLP, "mlp activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].act })
-	l.values(all, Always, "mlp out", rows*width, func(i int) *[]float32 { return &b.mlp[i].y })
+	l.values(mlpAll, Always, "mlp out", rows*width, func(i int) *[]float32 { return &b.mlp[i].y })
 }
 
 // layout builds a table.
 type layout struct {
 	o      GraphOptions
+	reach  reach
 	layers int
 	table  []Buffer
 }

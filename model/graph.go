@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -22,6 +23,7 @@ type GraphOptions struct {
 	BF16        bool // operands of matrix products rounded to bfloat16
 	Recompute   Recompute
 	ForwardOnly bool // Eval and Logits only: no gradients, least memory
+	Trainable   Trainable
 	// LabelSmoothing is the share of each target that Step divides among all
 	// tokens; Eval's losses are not smoothed.
 	LabelSmoothing float32
@@ -113,7 +115,9 @@ type builder struct {
 	train        bool
 	ids, targets *gorgonia.Node
 	nodes        gorgonia.Nodes // of the parameters, in the order of Params.Tensors
+	lookups      *gorgonia.Node // the looked-up rows of a tied token embedding; nil where it is not trained
 	dx           gorgonia.Value
+	reached      bool // something that was built so far is trained
 	err          error
 }
 
@@ -135,6 +139,9 @@ func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 	if err := l.Err("graph"); err != nil {
 		return nil, err
 	}
+	if _, err := o.Trainable.Trained(p.Config, !p.HeadTied); err != nil {
+		return nil, err
+	}
 	g := &Graph{cpu: cpu, cfg: p.Config, opt: o, p: p, loss: gorgonia.NewF32(0), again: make([]func(), p.Config.NLayer)}
 	g.act = map[Activation]kernel.Act{GELUNew: kernel.ActGELUNew, GELU: kernel.ActGELU, ReLU: kernel.ActReLU}[p.Config.Act()]
 	var err error
@@ -142,7 +149,7 @@ func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 		return nil, err
 	}
 	if !o.ForwardOnly {
-		g.own = ParamsOver(p.Config, !p.HeadTied, g.buf.grads)
+		g.own = o.Trainable.Over(p.Config, !p.HeadTied, g.buf.grads)
 		g.grads = g.own
 		if g.train, err = g.build(true); err != nil {
 			return nil, err
@@ -167,6 +174,12 @@ func (g *Graph) build(train bool) (gorgonia.VM, error) {
 	}
 	if train {
 		b.dx = b.stream(g.buf.dx)
+		if g.own.WTE != nil && g.p.HeadTied {
+			// Its value is of no use: the buffer of its gradient stands for it.
+			rows := dense(g.buf.lookup, len(g.buf.slotID), g.cfg.NEmbd)
+			b.lookups = gorgonia.NewMatrix(b.expr, tensor.Float32, gorgonia.WithName("looked-up rows"),
+				gorgonia.WithShape(rows.Shape()...), gorgonia.WithValue(rows))
+		}
 	}
 	x, xs := b.embedding(), g.buf.embd
 	for l := range g.cfg.NLayer {
@@ -178,10 +191,15 @@ func (g *Graph) build(train bool) (gorgonia.VM, error) {
 		return nil, b.err
 	}
 	if train {
-		if _, err := gorgonia.Grad(cost, b.nodes...); err != nil {
+		trained := b.trained()
+		wrt := trained
+		if b.lookups != nil {
+			wrt = append(slices.Clip(trained), b.lookups)
+		}
+		if _, err := gorgonia.Grad(cost, wrt...); err != nil {
 			return nil, fmt.Errorf("differentiating the graph: %w", err)
 		}
-		g.valueGrads = gorgonia.NodesToValueGrads(b.nodes)
+		g.valueGrads = gorgonia.NodesToValueGrads(trained)
 	}
 	return gorgonia.NewTapeMachine(b.expr), nil
 }
@@ -206,13 +224,27 @@ func (b *builder) index(w []float32) int {
 	panic("model: not a parameter") // a programming error, found by every test
 }
 
+// trained are the nodes of the weights that have gradients.
+func (b *builder) trained() (nodes gorgonia.Nodes) {
+	for i, t := range b.g.own.Tensors {
+		if t.Data != nil {
+			nodes = append(nodes, b.nodes[i])
+		}
+	}
+	return nodes
+}
+
 func (b *builder) param(w []float32) *gorgonia.Node { return b.nodes[b.index(w)] }
 
+// grad is the gradient of a parameter, nil where it has none.
 func (b *builder) grad(w []float32) gorgonia.Value {
 	if !b.train {
 		return nil
 	}
 	t := b.g.grads.Tensors[b.index(w)]
+	if t.Data == nil {
+		return nil
+	}
 	return dense(t.Data, t.Shape...)
 }
 
@@ -295,6 +327,9 @@ func (g *Graph) load(ids, targets []int32) error {
 // of the lookups.
 func (g *Graph) assignSlots() error {
 	b := g.buf
+	if b.lookup == nil { // the token embedding is not trained
+		return nil
+	}
 	for i, id := range g.run.ids {
 		if b.slotOf[id] == 0 {
 			if g.slots == len(b.slotID) {
@@ -334,8 +369,9 @@ func (g *Graph) clearLookups() {
 	g.slots = 0
 }
 
-// Grads are the gradients added up since ZeroGrads. Ask for them after the last
-// micro-batch: only then is the order of additions independent of their number.
+// Grads are the gradients added up since ZeroGrads, without data for what is not
+// trained. Ask for them after the last micro-batch: only then is the order of
+// additions independent of their number.
 func (g *Graph) Grads() *Params {
 	g.foldLookups()
 	return g.grads
@@ -349,8 +385,9 @@ func (g *Graph) ZeroGrads() {
 	}
 }
 
-// ValueGrads are the parameters and their gradients for a gorgonia.Solver, in
-// the order of Params.Tensors; as Grads, after the last micro-batch.
+// ValueGrads are the trained parameters and their gradients for a
+// gorgonia.Solver, in the order of Params.Tensors; as Grads, after the last
+// micro-batch.
 func (g *Graph) ValueGrads() []gorgonia.ValueGrad {
 	g.foldLookups()
 	return g.valueGrads

@@ -4,8 +4,8 @@ package model
 // up in an order of its own, has each of them collected in another place and is
 // told, during the backward pass, how much of the sum is final.
 
-// CollectIn makes the gradients go to p from now on, which has the shape of the
-// parameters; nil: to the graph's own, which ValueGrads hands out. What was
+// CollectIn makes the gradients go to p from now on, which is laid out by
+// Trainable.Over; nil: to the graph's own, which ValueGrads hands out. What was
 // looked up so far is added to the place used until now.
 func (g *Graph) CollectIn(p *Params) {
 	g.foldLookups()
@@ -15,8 +15,8 @@ func (g *Graph) CollectIn(p *Params) {
 	g.grads = p
 }
 
-// GradArena is the memory of the graph's own gradients: those of all tensors,
-// one after another.
+// GradArena is the memory of the graph's own gradients: those of all trained
+// tensors, one after another.
 func (g *Graph) GradArena() []float32 { return g.buf.grads }
 
 // OnFinal has f called during the backward pass of each Step from now on: when

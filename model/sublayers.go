@@ -1,6 +1,8 @@
 package model
 
 import (
+	"slices"
+
 	"gorgonia.org/gorgonia"
 
 	"promptgen/internal/autodiff"
@@ -14,7 +16,9 @@ import (
 // The gradient of the residual stream lives in one buffer, dx, that every
 // backward operation updates in place: the sublayers have the form x + f(x), so
 // what reaches x is what reached the result, plus what comes through f.
-// Gradients of parameters are added to, so that micro-batches sum up.
+// Gradients of parameters are added to, so that micro-batches sum up. Those that
+// are not trained have none (nil), and what only they would need is not
+// computed: a backward operation goes as far down as something wants it to.
 
 // embedding adds x = drop(wte[id] + wpe[position]).
 //
@@ -22,7 +26,8 @@ import (
 // only one gradient. What the lookups contribute is added up by itself, in the
 // compact buffer of rows that were looked up, and joins in foldLookups: the
 // order of additions then is all of the head's, then all of the lookups', in
-// whatever portions the effective batch is computed.
+// whatever portions the effective batch is computed. In the graph that buffer is
+// the gradient of a node of its own, which stands for those rows.
 func (b *builder) embedding() *gorgonia.Node {
 	g := b.g
 	c := g.cfg
@@ -32,15 +37,21 @@ func (b *builder) embedding() *gorgonia.Node {
 		return nil
 	}
 	backward := func() {
-		g.cpu.EmbedBackward(g.buf.lookup, g.grads.WPE, g.rows(g.buf.dx, c.NEmbd), g.run.slots,
+		ids := g.run.slots
+		if ids == nil { // of no use: only positions are trained
+			ids = g.run.ids
+		}
+		g.cpu.EmbedBackward(g.buf.lookup, g.grads.WPE, g.rows(g.buf.dx, c.NEmbd), ids,
 			g.opt.SeqLen, c.NEmbd, g.dropout(c.EmbdDrop, 0, dropEmbedding))
 	}
-	wte := b.grad(g.p.WTE)
+	in := []edge{{b.ids, nil}, b.edge(g.p.WTE), b.edge(g.p.WPE)}
 	if g.p.HeadTied {
-		wte = nil
+		in[1].grad = nil
 	}
-	return b.apply("embedding", b.stream(g.buf.embd), forward, backward,
-		edge{b.ids, nil}, edge{b.param(g.p.WTE), wte}, edge{b.param(g.p.WPE), b.grad(g.p.WPE)})
+	if b.lookups != nil {
+		in = append(in, edge{b.lookups, dense(g.buf.lookup, b.lookups.Shape()...)})
+	}
+	return b.apply("embedding", b.stream(g.buf.embd), forward, backward, in...)
 }
 
 // attention adds y = x + drop(heads·Wo + bo), where heads is the causal
@@ -63,16 +74,24 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 		g.product(kernel.Gemm{M: g.run.rows, N: width, K: width, A: a.heads, B: p.ProjW, C: a.y,
 			Bias: p.ProjB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropAttnResidual)})
 	}
-	g.again[l] = whole
+	if b.train {
+		g.again[l] = whole
+	}
 	forward := func() error {
 		whole()
 		g.keep(a.qkv16, a.qkv, 3*width)
 		return nil
 	}
+	in := b.upstream(x)
+	dnorm := in.grad != nil || b.trains(p.LN1Gain, p.LN1Bias) // the gradient of norm is wanted
+	dqkv := dnorm || b.trains(p.AttnW, p.AttnB)
+	norm := b.trains(p.AttnW)
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			g.cpu.LayerNormAgain(a.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias, g.run.rows, width)
+			if norm {
+				g.cpu.LayerNormAgain(a.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias, g.run.rows, width)
+			}
 			g.fetch(a.qkv, a.qkv16, 3*width)
 		case RecomputeSublayers:
 			inside()
@@ -80,14 +99,18 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropAttnResidual)
-		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, g.buf.dheads, width, width)
-		dqkv := g.rows(g.buf.dqkv, 3*width)
-		g.cpu.AttentionBackward(g.attention(l), dqkv, g.rows(g.buf.dheads, width))
-		g.linearBackward(a.norm, dqkv, p.AttnW, d.AttnW, d.AttnB, g.buf.s1, width, 3*width)
-		g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.s1, width),
-			g.rows(xs, width), a.mean, a.rstd, p.LN1Gain, rows, width, g.opt.SeqLen)
+		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, wanted(dqkv, g.buf.dheads), width, width)
+		if !dqkv {
+			return
+		}
+		g.cpu.AttentionBackward(g.attention(l), g.rows(g.buf.dqkv, 3*width), g.rows(g.buf.dheads, width))
+		g.linearBackward(a.norm, g.rows(g.buf.dqkv, 3*width), p.AttnW, d.AttnW, d.AttnB, wanted(dnorm, g.buf.s1), width, 3*width)
+		if dnorm {
+			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.s1, width),
+				g.rows(xs, width), a.mean, a.rstd, p.LN1Gain, rows, width, g.opt.SeqLen)
+		}
 	}
-	return b.apply("attention", b.stream(a.y), forward, backward, edge{x, b.dx},
+	return b.apply("attention", b.stream(a.y), forward, backward, in,
 		b.edge(p.LN1Gain), b.edge(p.LN1Bias), b.edge(p.AttnW), b.edge(p.AttnB), b.edge(p.ProjW), b.edge(p.ProjB))
 }
 
@@ -110,11 +133,19 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)})
 		return nil
 	}
+	in := b.upstream(x)
+	dnorm := in.grad != nil || b.trains(p.LN2Gain, p.LN2Bias)
+	dpre := dnorm || b.trains(p.FcW, p.FcB)
+	norm, act := b.trains(p.FcW), b.trains(p.OutW)
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			g.cpu.LayerNormAgain(m.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, g.run.rows, width)
-			g.cpu.ActForward(g.rows(m.act, inner), g.rows(m.pre, inner), g.act)
+			if norm {
+				g.cpu.LayerNormAgain(m.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, g.run.rows, width)
+			}
+			if act {
+				g.cpu.ActForward(g.rows(m.act, inner), g.rows(m.pre, inner), g.act)
+			}
 		case RecomputeSublayers:
 			inside()
 		case RecomputeLayers:
@@ -124,13 +155,18 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropMLPResidual)
 		dact := g.rows(m.act, inner) // takes its place once the weight's gradient is done
-		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, dact, inner, width)
+		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, wanted(dpre, dact), inner, width)
+		if !dpre {
+			return
+		}
 		g.cpu.ActBackward(dact, dact, g.rows(m.pre, inner), g.act)
-		g.linearBackward(m.norm, dact, p.FcW, d.FcW, d.FcB, g.buf.s1, width, inner)
-		g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.s1, width),
-			g.rows(xs, width), m.mean, m.rstd, p.LN2Gain, rows, width, g.opt.SeqLen)
+		g.linearBackward(m.norm, dact, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.s1), width, inner)
+		if dnorm {
+			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.s1, width),
+				g.rows(xs, width), m.mean, m.rstd, p.LN2Gain, rows, width, g.opt.SeqLen)
+		}
 	}
-	return b.apply("mlp", b.stream(m.y), forward, backward, edge{x, b.dx},
+	return b.apply("mlp", b.stream(m.y), forward, backward, in,
 		b.edge(p.LN2Gain), b.edge(p.LN2Bias), b.edge(p.FcW), b.edge(p.FcB), b.edge(p.OutW), b.edge(p.OutB))
 }
 
@@ -147,6 +183,8 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	g := b.g
 	c, p := g.cfg, g.p
 	width := c.NEmbd
+	in := b.upstream(x)
+	dnorm := in.grad != nil || b.trains(p.LNFGain, p.LNFBias)
 	forward := func() error {
 		rows := g.run.rows
 		g.cpu.LayerNormForward(g.buf.norm, g.buf.mean, g.buf.rstd, g.rows(xs, width), p.LNFGain, p.LNFBias,
@@ -155,7 +193,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, Logits: g.buf.logits, BF16: g.opt.BF16}
 		if b.train {
 			g.headArgs.Smooth = g.opt.LabelSmoothing
-			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), g.rows(g.buf.s1, width), g.grads.Head)
+			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), wanted(dnorm, g.buf.s1), g.grads.Head)
 		} else {
 			g.cpu.HeadLoss(&g.headArgs, g.rows(g.buf.losses, 1))
 		}
@@ -164,12 +202,15 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		return nil
 	}
 	backward := func() {
+		if !dnorm {
+			return
+		}
 		dx := g.rows(g.buf.dx, width)
 		clear(dx)
 		g.cpu.LayerNormBackward(dx, g.grads.LNFGain, g.grads.LNFBias, g.rows(g.buf.s1, width),
 			g.rows(xs, width), g.buf.mean, g.buf.rstd, p.LNFGain, g.run.rows, width, g.opt.SeqLen)
 	}
-	return b.apply("head", g.loss, forward, backward, edge{x, b.dx},
+	return b.apply("head", g.loss, forward, backward, in,
 		b.edge(p.LNFGain), b.edge(p.LNFBias), b.edge(p.Head), edge{b.targets, nil})
 }
 
@@ -196,12 +237,27 @@ func (g *Graph) fetch(dst []float32, src []uint16, width int) {
 }
 
 // linearBackward is the backward pass of y = x·W + b with W [in, out]: adds to
-// dW and db, overwrites dx [rows, in], which may be x. Sums over rows restart at every sequence.
+// dW and db, overwrites dx [rows, in], which may be x; what is nil is not wanted.
+// Sums over rows restart at every sequence.
 func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int) {
 	rows, seq := g.run.rows, g.opt.SeqLen
-	g.cpu.BiasBackward(db, g.rows(dy, out), rows, out, seq)
-	g.product(kernel.Gemm{M: in, N: out, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: x, B: dy, C: dw})
-	g.product(kernel.Gemm{M: rows, N: in, K: out, TransB: true, A: dy, B: w, C: dx})
+	if db != nil {
+		g.cpu.BiasBackward(db, g.rows(dy, out), rows, out, seq)
+	}
+	if dw != nil {
+		g.product(kernel.Gemm{M: in, N: out, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: x, B: dy, C: dw})
+	}
+	if dx != nil {
+		g.product(kernel.Gemm{M: rows, N: in, K: out, TransB: true, A: dy, B: w, C: dx})
+	}
+}
+
+// wanted is buf, or nil where nothing wants it filled.
+func wanted(is bool, buf []float32) []float32 {
+	if !is {
+		return nil
+	}
+	return buf
 }
 
 // undrop is the gradient of the residual stream under a sublayer's dropout: dx
@@ -237,6 +293,20 @@ type edge struct {
 	grad gorgonia.Value // nil: none
 }
 
+// upstream is the residual stream as an input: without a gradient where nothing
+// below is trained.
+func (b *builder) upstream(x *gorgonia.Node) edge {
+	if !b.reached {
+		return edge{x, nil}
+	}
+	return edge{x, b.dx}
+}
+
+// trains says whether any of the weights has a gradient.
+func (b *builder) trains(weights ...[]float32) bool {
+	return slices.ContainsFunc(weights, func(w []float32) bool { return b.grad(w) != nil })
+}
+
 // apply adds an operation that reads from edges.
 func (b *builder) apply(name string, out gorgonia.Value, forward func() error, backward func(), in ...edge) *gorgonia.Node {
 	if b.err != nil {
@@ -248,6 +318,7 @@ func (b *builder) apply(name string, out gorgonia.Value, forward func() error, b
 		nodes[i] = e.node
 		if b.train {
 			op.Grads = append(op.Grads, e.grad)
+			b.reached = b.reached || e.grad != nil
 		}
 	}
 	last, from := out == gorgonia.Value(b.g.loss), b.finalFrom(in)

@@ -74,5 +74,10 @@ for dtype in fp32 bf16; do
 		for at in "1 128" "4 128" "1 512"; do check small "$small" $dtype $recompute $at; done
 	done
 done
+for dtype in fp32 bf16; do # with few weights trained
+	check mini "$mini" $dtype off 4 256 --freeze wte,wpe,h.0-3
+	check small "$small" $dtype off 2 128 --freeze wte
+	check small "$small" $dtype off 1 256 --freeze wte,wpe,h.0-10
+done
 echo "$done configurations"
 exit $failed

@@ -24,9 +24,7 @@ type AdamW struct {
 	GradScale    float64 // the gradients are multiplied by it first: clipping
 
 	Steps int           // taken so far: the bias correction depends on it
-	M, V  *model.Params // the moments
-
-	Frozen []bool // tensors that stay as they are, in the order of M.Tensors; nil: none
+	M, V  *model.Params // the moments, without data for weights that stay as they are
 
 	cpu  *kernel.CPU
 	args kernel.AdamW
@@ -43,18 +41,20 @@ func newAdamW(cpu *kernel.CPU, m, v *model.Params) *AdamW {
 	return &AdamW{Style: kernel.AdamTorch, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, GradScale: 1, M: m, V: v, cpu: cpu}
 }
 
-// Step implements gorgonia.Solver. The parameters must come in the order of the
-// model's tensors, as Graph.ValueGrads gives them.
+// Step implements gorgonia.Solver. The parameters must be those that there are
+// moments of, in the order of the model's tensors, as Graph.ValueGrads gives them.
 func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
-	if len(params) != len(a.M.Tensors) {
-		return fmt.Errorf("AdamW: %d parameters, made for %d", len(params), len(a.M.Tensors))
-	}
 	a.Steps++
-	for i, p := range params {
-		if a.Frozen != nil && a.Frozen[i] {
+	next := 0
+	for i, m := range a.M.Tensors {
+		if m.Data == nil {
 			continue
 		}
-		m, v := a.M.Tensors[i], a.V.Tensors[i]
+		if next == len(params) {
+			return fmt.Errorf("AdamW: %s and what follows is missing", m.Name)
+		}
+		p, v := params[next], a.V.Tensors[i]
+		next++
 		if n, ok := p.(gorgonia.Namer); !ok || n.Name() != m.Name {
 			return fmt.Errorf("AdamW: parameter %d is not %s", i, m.Name)
 		}
@@ -72,7 +72,18 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 		}
 		a.cpu.AdamW(&a.args, w, g, m.Data, v.Data)
 	}
+	if next < len(params) {
+		return fmt.Errorf("AdamW: %d parameters, made for %d", len(params), next)
+	}
 	return nil
+}
+
+// Trained is the number of weights that the optimizer changes.
+func (a *AdamW) Trained() (n int64) {
+	for _, t := range a.M.Tensors {
+		n += int64(len(t.Data))
+	}
+	return n
 }
 
 // weightAndGrad are a parameter and its gradient as memory.

@@ -71,12 +71,18 @@ func TestFreeze(t *testing.T) {
 	if run.Plan.Trained != trained {
 		t.Errorf("%d weights are said to be trained, %d are", run.Plan.Trained, trained)
 	}
+	for _, part := range run.Plan.Parts { // up to the alignment of a tensor's start
+		if want := map[string]int64{"optimizer": 8 * trained}[part.Name]; want > 0 && part.Bytes != want {
+			t.Errorf("%s: %d bytes are planned for moments of %d weights", part.Name, part.Bytes, trained)
+		}
+	}
 }
 
 // A name that freezes nothing, or all, must be refused with what there is.
 func TestFreezeRefuses(t *testing.T) {
 	for names, want := range map[string]string{
 		"wtf":                `"wtf" names no weights`,
+		"lm_head":            "names no weights", // the tied one is wte
 		"h.0-5":              "names no weights", // there are two layers
 		"h.1.attention":      "names no weights",
 		"wte,wpe,h.0-1,ln_f": "nothing is left",

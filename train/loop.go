@@ -64,7 +64,7 @@ func (t *trainer) step(ctx context.Context, windows []int32) error {
 		return err
 	}
 	grads := t.graph.ValueGrads()
-	norm, err := GradNorm(t.cpu, t.opt.trained(grads))
+	norm, err := GradNorm(t.cpu, grads)
 	if err != nil {
 		return err
 	}

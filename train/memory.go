@@ -75,10 +75,11 @@ func (t *trainer) fitting(c model.Config) error {
 // wantedMemory is what the options ask for if there is room.
 func (t *trainer) wantedMemory() memory.Settings {
 	first, end := dist.Share(t.sched.shards, t.group.Rank(), t.group.Size())
-	grads := 4 * memory.Params(t.cfg, false)
+	trainable := model.Trainable{Freeze: t.o.Freeze}
+	grads := 4 * trainable.Len(t.cfg, false)
 	s := memory.Settings{
 		Batch: min(t.sched.batch, t.sched.perShard()), Sequences: t.sched.perShard(), Threads: t.cpu.Threads(),
-		BF16: t.o.DType == kernel.BF16, OptimizerBF16: t.o.OptimizerBF16,
+		BF16: t.o.DType == kernel.BF16, OptimizerBF16: t.o.OptimizerBF16, Trainable: trainable,
 		Data: 4*int64(t.sched.windows) + grads*int64(dist.Sums(t.sched.shards, first, end)-1),
 	}
 	if t.set != nil {
@@ -153,17 +154,25 @@ var errPlan = fmt.Errorf("memory: the run takes more than its plan says; this is
 
 // newOptimizer is AdamW with its moments in the arena.
 func (t *trainer) newOptimizer() (*AdamW, error) {
-	m, err := t.newParams(!t.params.HeadTied)
+	m, err := t.newMoments()
 	if err != nil {
 		return nil, err
 	}
-	v, err := t.newParams(!t.params.HeadTied)
+	v, err := t.newMoments()
 	if err != nil {
 		return nil, err
 	}
-	opt := newAdamW(t.cpu, m, v)
-	opt.Frozen, err = t.frozen()
-	return opt, err
+	return newAdamW(t.cpu, m, v), nil
+}
+
+// newMoments is a moment of every trained weight, in the arena.
+func (t *trainer) newMoments() (*model.Params, error) {
+	trainable, untied := t.budget.settings.Trainable, !t.params.HeadTied
+	f := t.budget.arena.Floats(int(trainable.Len(t.cfg, untied)))
+	if f == nil {
+		return nil, errPlan
+	}
+	return trainable.Over(t.cfg, untied, f), nil
 }
 
 // graphMemory is what the graph lies over.

@@ -57,7 +57,7 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	}
 	t.params = t.fit(st.Params)
 	t.opt = newAdamW(t.cpu, t.fit(st.M), t.fit(st.V))
-	if t.opt.Frozen, err = t.frozen(); err != nil {
+	if err := t.checkMoments(st.Dir); err != nil {
 		return err
 	}
 	t.opt.Steps = t.at.Step - t.at.Skipped
@@ -176,11 +176,33 @@ func (t *trainer) fit(p *model.Params) *model.Params {
 	if p.Config == t.cfg {
 		return p
 	}
-	q := model.NewParams(t.cfg, !p.HeadTied)
-	for i, tensor := range q.Tensors {
-		copy(tensor.Data, p.Tensors[i].Data)
+	data := make([][]float32, len(p.Tensors))
+	for i, spec := range t.cfg.Tensors(!p.HeadTied) {
+		if from := p.Tensors[i].Data; from != nil {
+			data[i] = from[:spec.Len():spec.Len()]
+		}
 	}
-	return q
+	return model.ParamsFrom(t.cfg, !p.HeadTied, data)
+}
+
+// checkMoments compares the moments that a state brought along with the weights
+// that this run trains. An older state has those of frozen weights as well,
+// which are forgotten.
+func (t *trainer) checkMoments(dir string) error {
+	trained, err := t.budget.settings.Trainable.Trained(t.cfg, !t.params.HeadTied)
+	if err != nil {
+		return err
+	}
+	for i, train := range trained {
+		m, v := &t.opt.M.Tensors[i], &t.opt.V.Tensors[i]
+		switch {
+		case !train:
+			m.Data, v.Data = nil, nil
+		case m.Data == nil || v.Data == nil:
+			return fault.Corrupt("%s: has no moments of %s, which the run trains", dir, m.Name)
+		}
+	}
+	return nil
 }
 
 // replan counts the steps of the run from where the state stands. With other

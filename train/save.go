@@ -159,7 +159,9 @@ func (t *trainer) stateDue() bool {
 // stateBytes and modelBytes are what a training state and a model folder take
 // on the disk, but for some kilobytes.
 func (t *trainer) modelBytes() int64 { return 4 * t.cfg.NumParams() }
-func (t *trainer) stateBytes() int64 { return 3 * t.modelBytes() }
+func (t *trainer) stateBytes() int64 {
+	return t.modelBytes() + 8*t.budget.settings.Trainable.Len(t.cfg, false)
+}
 
 // explainFull says of a full disk what is needed and where the run stands.
 func (t *trainer) explainFull(err error) error {

@@ -60,7 +60,7 @@ func (t *trainer) makeSums() error {
 		return nil
 	}
 	at := 0
-	for _, tensor := range t.params.Tensors {
+	for _, tensor := range t.graph.Grads().Tensors { // those that are not trained have no length
 		t.exchange.offsets = append(t.exchange.offsets, at)
 		at += len(tensor.Data)
 	}
@@ -75,7 +75,7 @@ func (t *trainer) newSum() gradSum {
 	// The heap was held to a plan without these sums: the collector would work
 	// without end to free what is in use.
 	debug.SetMemoryLimit(debug.SetMemoryLimit(-1) + 4*int64(len(arena)))
-	return gradSum{arena, model.ParamsOver(t.cfg, !t.params.HeadTied, arena)}
+	return gradSum{arena, t.budget.settings.Trainable.Over(t.cfg, !t.params.HeadTied, arena)}
 }
 
 // gradients leaves the gradient of the mean loss over the effective batch in

@@ -31,6 +31,10 @@ func memoryFlags() []cli.Flag {
 	}
 }
 
+func freezeFlag(category string) cli.Flag {
+	return &cli.StringSliceFlag{Name: "freeze", Category: category, Usage: "`WEIGHTS` that stay as they are: wte,h.0-5 (also wpe, ln_f, h.3.attn)"}
+}
+
 // recomputing reads --recompute.
 func recomputing(faults *fault.List, c *cli.Context) plan.Recomputing {
 	choice(faults, c, "recompute", string(plan.Auto), string(plan.On), string(plan.Off))
@@ -72,6 +76,7 @@ func (a *app) planCommand() *cli.Command {
 			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Value: d.BatchSize, Usage: "windows computed together"},
 			&cli.IntFlag{Name: "grad-accum", Aliases: []string{"gradient_accumulation"}, Value: d.GradAccum, Usage: "batches in one optimizer step"},
 			dtypeFlag("", trainingTypes),
+			freezeFlag(""),
 		}, memoryFlags()...),
 		Action: func(c *cli.Context) error {
 			r, err := newPlanReport(c)
@@ -154,7 +159,7 @@ func newPlanReport(c *cli.Context) (*planReport, error) {
 		return nil, err
 	}
 	want := plan.Settings{Batch: c.Int("batch-size"), Sequences: c.Int("batch-size") * c.Int("grad-accum"),
-		Threads: planThreads(c), BF16: dt == kernel.BF16}
+		Threads: planThreads(c), BF16: dt == kernel.BF16, Trainable: model.Trainable{Freeze: c.StringSlice("freeze")}}
 	if r.settings, r.Fits, err = plan.Fit(cfg, want, how, r.Limit); err != nil {
 		return nil, err
 	}

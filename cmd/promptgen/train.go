@@ -50,7 +50,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.Float64Flag{Name: "max-grad-norm", Aliases: []string{"max_grad_norm"}, Category: rate, Value: d.MaxGradNorm, Usage: "clip the gradient to this norm (0: do not)"},
 			&cli.Float64Flag{Name: "weight-decay", Category: rate, Value: d.WeightDecay, Usage: "decay of the matrices"},
 			&cli.BoolFlag{Name: "decay-all", Category: rate, Usage: "let gains and biases decay too"},
-			&cli.StringSliceFlag{Name: "freeze", Category: rate, Usage: "`WEIGHTS` that stay as they are: wte,h.0-5 (also wpe, ln_f, h.3.attn)"},
+			freezeFlag(rate),
 			&cli.Float64Flag{Name: "label-smoothing", Category: rate, Usage: "share of each target that is divided among all tokens"},
 			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts (default: the config's)"},
 

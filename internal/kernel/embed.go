@@ -24,7 +24,7 @@ func (c *CPU) EmbedForward(y []float32, ids []int32, wte, wpe []float32, seqLen,
 }
 
 // EmbedBackward adds dy, through the same dropout, to the rows of dwte and dwpe
-// that were looked up, in the order of the rows.
+// that were looked up, in the order of the rows. A nil dwte or dwpe is not wanted.
 func (c *CPU) EmbedBackward(dwte, dwpe, dy []float32, ids []int32, seqLen, width int, d Dropout) {
 	if width <= 0 {
 		return
@@ -58,7 +58,11 @@ func (j *embedJob) part(w *worker, i int) {
 			v.drop(masked, dy, j.drop.row(r), lo)
 			dy = masked
 		}
-		v.add(j.wte[int(id)*j.width+lo:][:n], dy)
-		v.add(j.wpe[r%j.seqLen*j.width+lo:][:n], dy)
+		if j.wte != nil {
+			v.add(j.wte[int(id)*j.width+lo:][:n], dy)
+		}
+		if j.wpe != nil {
+			v.add(j.wpe[r%j.seqLen*j.width+lo:][:n], dy)
+		}
 	}
 }

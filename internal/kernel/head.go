@@ -36,13 +36,15 @@ func (c *CPU) HeadLoss(h *Head, losses []float32) {
 }
 
 // HeadLossGrad computes the losses, dh [Rows,Width], which is overwritten, and
-// adds the gradient of W to dw [Vocab,Width]; a nil dw is not wanted.
+// adds the gradient of W to dw [Vocab,Width]; a nil dh or dw is not wanted.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
 	h.chunks(func(lo, hi int) {
 		d := c.headChunk(h, losses, lo, hi, true)
-		c.Gemm(&Gemm{
-			M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16,
-		})
+		if dh != nil {
+			c.Gemm(&Gemm{
+				M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16,
+			})
+		}
 		if dw == nil {
 			return
 		}

@@ -37,7 +37,8 @@ func (c *CPU) LayerNormAgain(y, mean, rstd, x, gain, bias []float32, rows, width
 }
 
 // LayerNormBackward adds the gradients to dx [rows,width], dgain and dbias
-// [width], given dy and what the forward pass kept.
+// [width], given dy and what the forward pass kept. A nil dgain or dbias is not
+// wanted.
 func (c *CPU) LayerNormBackward(dx, dgain, dbias, dy, x, mean, rstd, gain []float32, rows, width, seqLen int) {
 	if rows <= 0 || width <= 0 {
 		return
@@ -51,8 +52,12 @@ func (c *CPU) LayerNormBackward(dx, dgain, dbias, dy, x, mean, rstd, gain []floa
 	c.pool.run(n, &c.normJob)
 	c.normJob = normJob{}
 	for i := range n {
-		c.isa.add(dgain[:width], partial[2*i*width:][:width])
-		c.isa.add(dbias[:width], partial[(2*i+1)*width:][:width])
+		if dgain != nil {
+			c.isa.add(dgain[:width], partial[2*i*width:][:width])
+		}
+		if dbias != nil {
+			c.isa.add(dbias[:width], partial[(2*i+1)*width:][:width])
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 	"promptgen/model/checkpoint/safetensors"
@@ -23,7 +24,7 @@ import (
 // stopped.
 type State struct {
 	Params *model.Params // the weights; their Config is stored along
-	M, V   *model.Params // AdamW's two moments
+	M, V   *model.Params // AdamW's two moments; without data for weights that are not trained
 
 	Step     int64  // optimizer steps done
 	Epoch    int    // epochs done
@@ -103,6 +104,9 @@ func (s *State) writeTensors(w io.Writer) error {
 		p      *model.Params
 	}{{"", s.Params}, {momentsPrefix, s.M}, {squaresPrefix, s.V}} {
 		for _, t := range g.p.Tensors {
+			if t.Data == nil {
+				continue
+			}
 			parts = append(parts, safetensors.Floats(g.prefix+t.Name, t.Shape, t.Data, blob.F32))
 		}
 	}
@@ -235,19 +239,28 @@ func (s *State) readTensors(path string, c model.Config, untied bool) error {
 	byName := index(sf.Tensors)
 	specs := c.Tensors(untied)
 	read := func(prefix string) (*model.Params, error) {
-		found := make([]blob.Tensor, len(specs))
+		found, n := make([]blob.Tensor, len(specs)), 0
 		for i, spec := range specs { // all checked before anything is allocated
 			t, ok := byName[prefix+spec.Name]
+			if !ok && prefix != "" {
+				continue // not trained
+			}
 			if !ok || !blob.SameShape(t.Shape, spec.Shape) || t.DType != blob.F32 {
 				return nil, fault.Corrupt("%s: tensor %s is missing or of another shape than its config says", path, prefix+spec.Name)
 			}
 			found[i] = t
+			n += spec.Len()
 		}
-		p := model.NewParams(c, untied)
+		data, arena := make([][]float32, len(specs)), kernel.Alloc(n)
 		for i, t := range found {
-			blob.Decode(p.Tensors[i].Data, t.DType, t.Bytes)
+			if t.Bytes == nil {
+				continue
+			}
+			n := specs[i].Len()
+			data[i], arena = arena[:n:n], arena[n:]
+			blob.Decode(data[i], t.DType, t.Bytes)
 		}
-		return p, nil
+		return model.ParamsFrom(c, untied, data), nil
 	}
 	for _, g := range []struct {
 		prefix string

@@ -40,6 +40,7 @@ type Settings struct {
 	RecomputeLast int             // in the last so many layers; 0: in all
 	StoreBF16     bool            // operands of bf16 products are kept in bf16
 	OptimizerBF16 bool            // moments in bf16
+	Trainable     model.Trainable // what has gradients and moments
 	Untied        bool            // the head has weights of its own
 
 	// Data is memory for the tokens and their order: little, unless they come
@@ -51,7 +52,7 @@ type Settings struct {
 func (s Settings) Graph(c model.Config) model.GraphOptions {
 	return model.GraphOptions{
 		Batch: s.Batch, SeqLen: c.NCtx, Sequences: max(s.Batch, s.Sequences), BF16: s.BF16,
-		Recompute: s.Recompute, RecomputeLast: s.RecomputeLast, StoreBF16: s.StoreBF16,
+		Recompute: s.Recompute, RecomputeLast: s.RecomputeLast, StoreBF16: s.StoreBF16, Trainable: s.Trainable,
 	}
 }
 
@@ -96,11 +97,7 @@ func Of(c model.Config, s Settings) (Parts, error) {
 		}
 	}
 	phases = model.Bytes(table) - p.Gradients - p.Activations - p.Workspace
-	params := Params(c, s.Untied)
-	p.Weights, p.Optimizer = 4*params, 8*params
-	if s.OptimizerBF16 {
-		p.Optimizer = 4 * params
-	}
+	p.Weights, p.Optimizer = 4*Params(c, s.Untied), momentBytes(c, s)
 	p.Workspace += phases + kernel.ScratchBytes(shape(c, s)) + s.Data + ids(c, s)
 	p.Runtime = Runtime
 	// The arena is a whole number of huge pages.
@@ -115,12 +112,17 @@ func ids(c model.Config, s Settings) int64 { return 8 * int64(s.Batch) * int64(c
 // ArenaBytes is the memory that is taken at once: weights, moments and the
 // graph's buffers.
 func ArenaBytes(c model.Config, s Settings) int64 {
-	n := 12 * Params(c, s.Untied)
-	if s.OptimizerBF16 {
-		n = 8 * Params(c, s.Untied)
-	}
 	const alignment = 4 * 64 // of each of the pieces
-	return n + model.Bytes(model.Buffers(c, s.Untied, s.Graph(c))) + alignment
+	return 4*Params(c, s.Untied) + momentBytes(c, s) + model.Bytes(model.Buffers(c, s.Untied, s.Graph(c))) + alignment
+}
+
+// momentBytes is what the optimizer keeps of the trained weights.
+func momentBytes(c model.Config, s Settings) int64 {
+	n := s.Trainable.Len(c, s.Untied)
+	if s.OptimizerBF16 {
+		return 4 * n
+	}
+	return 8 * n
 }
 
 // HeapBytes is the limit for Go's heap beside the arena.
@@ -157,6 +159,9 @@ func check(c model.Config, s Settings) error {
 		l.Addf("threads must be between 0 and %d, not %d", 1<<16, s.Threads)
 	}
 	if err := l.Err("plan"); err != nil {
+		return err
+	}
+	if _, err := s.Trainable.Trained(c, s.Untied); err != nil {
 		return err
 	}
 	if b := bound(c, s); b > mostBytes {
