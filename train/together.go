@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/cpu"
 
+	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/model/checkpoint"
@@ -39,6 +40,7 @@ func (t *trainer) openTogether() error {
 	err := t.openData()
 	if err == nil {
 		t.cpu, err = kernel.New(kernel.Options{Threads: t.o.Threads, ISA: t.o.ISA})
+		err = fault.With(fault.CodeUsage, err)
 	}
 	if err == nil {
 		err = t.planMemory()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"promptgen/data"
+	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 )
 
@@ -47,7 +48,7 @@ func NewTrial(o Options) (_ *Trial, err error) {
 	}
 	t.sched = plan{windows: t.windows.Len(), batch: o.BatchSize, step: step, shards: max(1, o.Shards), perStep: trialSteps, steps: 1 << 30}
 	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
-		return nil, err
+		return nil, fault.With(fault.CodeUsage, err)
 	}
 	if err := t.planMemory(); err != nil {
 		return nil, err

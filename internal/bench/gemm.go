@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
 )
@@ -83,7 +84,7 @@ const headChunk = 512
 func Gemm(ctx context.Context, o GemmOptions) (*GemmReport, error) {
 	cpu, err := kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA})
 	if err != nil {
-		return nil, err
+		return nil, fault.With(fault.CodeUsage, err)
 	}
 	defer cpu.Close()
 	r := &GemmReport{DType: o.DType.String(), ISA: cpu.ISA(), Threads: cpu.Threads(), Machine: MeasureMachine(cpu)}
