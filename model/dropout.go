@@ -19,7 +19,17 @@ const (
 	dropAttention          // the softmax's weights
 	dropAttnResidual
 	dropMLPResidual
+	roundMoments // not dropout: see RoundingKey
 )
+
+// key is what the random bits of a site follow from.
+func key(seed, step, place uint64, site dropSite) uint64 {
+	h := mix(seed)
+	for _, v := range [...]uint64{step, place, uint64(site)} {
+		h = mix(h ^ v)
+	}
+	return h
+}
 
 // dropout is the mask of a site; off outside of training.
 func (g *Graph) dropout(p float64, layer int, site dropSite) kernel.Dropout {
@@ -27,11 +37,7 @@ func (g *Graph) dropout(p float64, layer int, site dropSite) kernel.Dropout {
 		return kernel.Dropout{}
 	}
 	k := g.run.drop
-	h := mix(k.Seed)
-	for _, v := range [...]uint64{k.Step, uint64(layer), uint64(site)} {
-		h = mix(h ^ v)
-	}
-	return kernel.Dropout{P: float32(p), Key: h, Row0: k.Seq0 * g.opt.SeqLen}
+	return kernel.Dropout{P: float32(p), Key: key(k.Seed, k.Step, uint64(layer), site), Row0: k.Seq0 * g.opt.SeqLen}
 }
 
 // mix is the finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of

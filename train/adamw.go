@@ -23,8 +23,9 @@ type AdamW struct {
 	DecayAll     bool    // decay gains, biases and embeddings as well, not matrices alone
 	GradScale    float64 // the gradients are multiplied by it first: clipping
 
-	Steps int           // taken so far: the bias correction depends on it
-	M, V  *model.Params // the moments, without data for weights that stay as they are
+	Steps int            // taken so far: the bias correction depends on it
+	M, V  *model.Moments // of the weights that are trained, in float32 or bfloat16
+	Seed  uint64         // of the random rounding of moments in bfloat16
 
 	cpu  *kernel.CPU
 	args kernel.AdamW
@@ -33,11 +34,11 @@ type AdamW struct {
 // NewAdamW makes an optimizer with PyTorch's arithmetic and constants for the
 // parameters p, its moments zero.
 func NewAdamW(cpu *kernel.CPU, p *model.Params) *AdamW {
-	return newAdamW(cpu, model.NewParams(p.Config, !p.HeadTied), model.NewParams(p.Config, !p.HeadTied))
+	return newAdamW(cpu, model.NewMoments(p.Config, !p.HeadTied, false), model.NewMoments(p.Config, !p.HeadTied, false))
 }
 
 // newAdamW is NewAdamW with moments that are there already.
-func newAdamW(cpu *kernel.CPU, m, v *model.Params) *AdamW {
+func newAdamW(cpu *kernel.CPU, m, v *model.Moments) *AdamW {
 	return &AdamW{Style: kernel.AdamTorch, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, GradScale: 1, M: m, V: v, cpu: cpu}
 }
 
@@ -47,7 +48,7 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 	a.Steps++
 	next := 0
 	for i, m := range a.M.Tensors {
-		if m.Data == nil {
+		if !m.Kept() {
 			continue
 		}
 		if next == len(params) {
@@ -70,7 +71,11 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 			LR: float32(a.LR), Beta1: float32(a.Beta1), Beta2: float32(a.Beta2), Eps: float32(a.Eps),
 			WeightDecay: float32(decay), GradScale: float32(a.GradScale), Step: a.Steps, Style: a.Style,
 		}
-		a.cpu.AdamW(&a.args, w, g, m.Data, v.Data)
+		if m.BF16 != nil {
+			a.cpu.AdamW16(&a.args, w, g, m.BF16, v.BF16, model.RoundingKey(a.Seed, a.Steps, i))
+		} else {
+			a.cpu.AdamW(&a.args, w, g, m.F32, v.F32)
+		}
 	}
 	if next < len(params) {
 		return fmt.Errorf("AdamW: %d parameters, made for %d", len(params), next)
@@ -80,8 +85,8 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 
 // Trained is the number of weights that the optimizer changes.
 func (a *AdamW) Trained() (n int64) {
-	for _, t := range a.M.Tensors {
-		n += int64(len(t.Data))
+	for _, m := range a.M.Tensors {
+		n += int64(len(m.F32) + len(m.BF16))
 	}
 	return n
 }

@@ -21,7 +21,6 @@ type budget struct {
 	parts    memory.Parts
 	arena    *arena.Arena
 	more     *arena.Arena // for a graph that a state's shards make larger
-	onHeap   int64        // bytes of weights and moments that a state brought along
 	restore  func()
 }
 
@@ -76,10 +75,10 @@ func (t *trainer) fitting(c model.Config) error {
 func (t *trainer) wantedMemory() memory.Settings {
 	first, end := dist.Share(t.sched.shards, t.group.Rank(), t.group.Size())
 	trainable := model.Trainable{Freeze: t.o.Freeze}
-	grads := 4 * trainable.Len(t.cfg, false)
+	grads := 4 * trainable.Len(t.cfg, t.untied)
 	s := memory.Settings{
 		Batch: min(t.sched.batch, t.sched.perShard()), Sequences: t.sched.perShard(), Threads: t.cpu.Threads(),
-		BF16: t.o.DType == kernel.BF16, OptimizerBF16: t.o.OptimizerBF16, Trainable: trainable,
+		BF16: t.o.DType == kernel.BF16, OptimizerBF16: t.o.OptimizerBF16, Trainable: trainable, Untied: t.untied,
 		Data: 4*int64(t.sched.windows) + grads*int64(dist.Sums(t.sched.shards, first, end)-1),
 	}
 	if t.set != nil {
@@ -112,20 +111,27 @@ func TooLarge(c model.Config, least memory.Settings, limit int64, nearest []memo
 	return fault.With(fault.CodeMemory, fmt.Errorf("%s", line))
 }
 
-// takeMemory reserves the arena, once it is known whether weights and moments
-// come with a state.
-func (t *trainer) takeMemory(resumed bool) (err error) {
+// takeMemory reserves the arena and lays parameters over it, once it is known
+// whether their head is tied: where it is not, the plan is made anew.
+func (t *trainer) takeMemory(untied bool) (err error) {
+	if untied != t.untied {
+		t.untied = untied
+		if err := t.planMemory(); err != nil {
+			return err
+		}
+	}
 	if t.budget.restore == nil {
 		t.keepHeap()
 	}
-	n := memory.ArenaBytes(t.cfg, t.budget.settings)
-	if resumed {
-		t.budget.onHeap = t.budget.parts.Weights + t.budget.parts.Optimizer
-		n -= t.budget.onHeap
-		debug.SetMemoryLimit(memory.HeapBytes(t.cfg, t.budget.settings) + t.budget.onHeap)
+	if t.budget.arena, err = arena.New(memory.ArenaBytes(t.cfg, t.budget.settings)); err != nil {
+		return err
 	}
-	t.budget.arena, err = arena.New(n)
-	return err
+	f := t.budget.arena.Floats(int(memory.Params(t.cfg, untied)))
+	if f == nil {
+		return errPlan
+	}
+	t.params = model.ParamsOver(t.cfg, untied, f)
+	return nil
 }
 
 // keepHeap holds Go's heap to its share of the plan until the run is over.
@@ -138,19 +144,27 @@ func (t *trainer) keepHeap() {
 	}
 }
 
-// newParams are zeroed parameters in the arena.
-func (t *trainer) newParams(untied bool) (*model.Params, error) {
-	f := t.budget.arena.Floats(int(memory.Params(t.cfg, untied)))
-	if f == nil {
-		return nil, errPlan
-	}
-	return model.ParamsOver(t.cfg, untied, f), nil
-}
-
 // planSize rounds up, as a limit must be read.
 func planSize(n int64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
 
 var errPlan = fmt.Errorf("memory: the run takes more than its plan says; this is a fault of the program, please report it")
+
+// newMoments is a moment of every trained weight, in the arena.
+func (t *trainer) newMoments() (*model.Moments, error) {
+	trainable := t.budget.settings.Trainable
+	n := int(trainable.Len(t.cfg, t.untied))
+	var f32 []float32
+	var bf16 []uint16
+	if t.o.OptimizerBF16 {
+		bf16 = t.budget.arena.Halves(n)
+	} else {
+		f32 = t.budget.arena.Floats(n)
+	}
+	if f32 == nil && bf16 == nil {
+		return nil, errPlan
+	}
+	return trainable.Moments(t.cfg, t.untied, f32, bf16), nil
+}
 
 // newOptimizer is AdamW with its moments in the arena.
 func (t *trainer) newOptimizer() (*AdamW, error) {
@@ -162,17 +176,9 @@ func (t *trainer) newOptimizer() (*AdamW, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAdamW(t.cpu, m, v), nil
-}
-
-// newMoments is a moment of every trained weight, in the arena.
-func (t *trainer) newMoments() (*model.Params, error) {
-	trainable, untied := t.budget.settings.Trainable, !t.params.HeadTied
-	f := t.budget.arena.Floats(int(trainable.Len(t.cfg, untied)))
-	if f == nil {
-		return nil, errPlan
-	}
-	return trainable.Over(t.cfg, untied, f), nil
+	opt := newAdamW(t.cpu, m, v)
+	opt.Seed = t.o.Seed
+	return opt, nil
 }
 
 // graphMemory is what the graph lies over.

@@ -11,7 +11,6 @@ import (
 
 	"promptgen/data"
 	"promptgen/internal/fault"
-	"promptgen/model"
 	"promptgen/model/checkpoint"
 )
 
@@ -52,12 +51,13 @@ func (t *trainer) resume(st *checkpoint.State) error {
 		return err
 	}
 	t.at = was.Place
-	if err := t.takeMemory(true); err != nil {
+	if err := t.takeMemory(st.Untied); err != nil {
 		return err
 	}
-	t.params = t.fit(st.Params)
-	t.opt = newAdamW(t.cpu, t.fit(st.M), t.fit(st.V))
-	if err := t.checkMoments(st.Dir); err != nil {
+	if t.opt, err = t.newOptimizer(); err != nil {
+		return err
+	}
+	if err := st.Read(t.params, t.opt.M, t.opt.V); err != nil {
 		return err
 	}
 	t.opt.Steps = t.at.Step - t.at.Skipped
@@ -116,7 +116,7 @@ func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string,
 			}
 		}
 	}
-	from := st.Params.Config
+	from := st.Config
 	judge("another config", differences(from, t.cfg), func(d difference) bool {
 		return t.explicit() && (d.key == "n_ctx" && t.cfg.NCtx < from.NCtx || d.key == "n_positions" && t.cfg.NPositions < from.NPositions)
 	})
@@ -124,7 +124,7 @@ func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string,
 		switch d.key {
 		case "epochs":
 			return t.o.Epochs > was.Epochs
-		case "sequences_per_step", "stride", "shards":
+		case "sequences_per_step", "stride", "shards", "optimizer_state":
 			return t.explicit()
 		}
 		return false
@@ -170,50 +170,15 @@ func differences(was, now any) (ds []difference) {
 	return ds
 }
 
-// fit gives weights or moments the shape of this run: the first n_positions rows
-// of the position table, and everything else as it is.
-func (t *trainer) fit(p *model.Params) *model.Params {
-	if p.Config == t.cfg {
-		return p
-	}
-	data := make([][]float32, len(p.Tensors))
-	for i, spec := range t.cfg.Tensors(!p.HeadTied) {
-		if from := p.Tensors[i].Data; from != nil {
-			data[i] = from[:spec.Len():spec.Len()]
-		}
-	}
-	return model.ParamsFrom(t.cfg, !p.HeadTied, data)
-}
-
-// checkMoments compares the moments that a state brought along with the weights
-// that this run trains. An older state has those of frozen weights as well,
-// which are forgotten.
-func (t *trainer) checkMoments(dir string) error {
-	trained, err := t.budget.settings.Trainable.Trained(t.cfg, !t.params.HeadTied)
-	if err != nil {
-		return err
-	}
-	for i, train := range trained {
-		m, v := &t.opt.M.Tensors[i], &t.opt.V.Tensors[i]
-		switch {
-		case !train:
-			m.Data, v.Data = nil, nil
-		case m.Data == nil || v.Data == nil:
-			return fault.Corrupt("%s: has no moments of %s, which the run trains", dir, m.Name)
-		}
-	}
-	return nil
-}
-
 // replan counts the steps of the run from where the state stands. With other
 // windows the running epoch goes on at the same share of them.
 func (t *trainer) replan(st *checkpoint.State, was settings) {
 	s := &t.sched
 	stride := was.Stride
 	if stride == 0 {
-		stride = st.Params.Config.NCtx
+		stride = st.Config.NCtx
 	}
-	if windows := data.CountWindows(t.set.Train.Len(), st.Params.Config.NCtx, stride); windows != s.windows && windows > 0 {
+	if windows := data.CountWindows(t.set.Train.Len(), st.Config.NCtx, stride); windows != s.windows && windows > 0 {
 		t.at.Position = int(int64(t.at.Position) * int64(s.windows) / int64(windows))
 	}
 	s.steps = t.at.Step

@@ -32,15 +32,19 @@ func stateOf(t testing.TB, out string) []byte {
 
 // A run stopped after any step and gone on with, with another number of threads,
 // takes the same steps to the same weights and moments as one that was not:
-// dropout on, both number formats.
+// dropout on, both number formats, moments in both.
 func TestResumeAnywhereToTheBit(t *testing.T) {
 	every := 1
 	if testing.Short() {
 		every = 6
 	}
-	for _, dtype := range []kernel.DType{kernel.FP32, kernel.BF16} {
+	for _, kind := range []struct {
+		dtype   kernel.DType
+		moments bool
+	}{{kernel.FP32, false}, {kernel.BF16, false}, {kernel.FP32, true}} {
+		dtype := kind.dtype
 		o := testOptions(t, 16*20)
-		o.Epochs, o.DType, o.Threads = 7, dtype, 2 // 21 steps, three in an epoch
+		o.Epochs, o.DType, o.OptimizerBF16, o.Threads = 7, dtype, kind.moments, 2 // 21 steps, three in an epoch
 		var straight recorder
 		mustRun(t, o, &straight)
 		wantWeights, wantState := weights(t, o.Out), stateOf(t, o.Out)

@@ -59,6 +59,7 @@ type trainer struct {
 	metrics *runlog.Log
 	memory  memoryGauge
 	budget  budget
+	untied  bool     // the head has weights of its own
 	sampler *sampler // nil: without prompts
 	facts   runlog.DataFacts
 	recipe  []byte // of this run, for the model folders
@@ -317,11 +318,6 @@ func (t *trainer) startAfresh() error {
 		if err := t.takeMemory(false); err != nil {
 			return err
 		}
-		p, err := t.newParams(false)
-		if err != nil {
-			return err
-		}
-		t.params = p
 		t.params.Init(t.o.Seed)
 	}
 	var err error
@@ -346,10 +342,7 @@ func (t *trainer) initFrom(dir string) error {
 			dir, src.NLayer, src.NHead, src.NEmbd, src.NPositions, src.VocabSize,
 			t.cfg.NLayer, t.cfg.NHead, t.cfg.NEmbd, t.cfg.NPositions, t.cfg.VocabSize)
 	}
-	if err := t.takeMemory(false); err != nil {
-		return err
-	}
-	if t.params, err = t.newParams(!m.Params.HeadTied); err != nil {
+	if err := t.takeMemory(!m.Params.HeadTied); err != nil {
 		return err
 	}
 	for i, s := range m.Params.Tensors {

@@ -13,6 +13,7 @@ import (
 
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
@@ -38,7 +39,8 @@ type settings struct {
 	DecayAll  bool    `json:"decay_all,omitempty"`
 	Freeze    string  `json:"freeze,omitempty"`
 	Smoothing float64 `json:"label_smoothing,omitempty"`
-	EvalEvery int     `json:"eval_every,omitempty"` // with EarlyStop it decides where the run ends
+	Moments   string  `json:"optimizer_state,omitempty"` // bf16; empty: fp32
+	EvalEvery int     `json:"eval_every,omitempty"`      // with EarlyStop it decides where the run ends
 	EarlyStop int     `json:"early_stop,omitempty"`
 }
 
@@ -54,6 +56,9 @@ func (t *trainer) settings() settings {
 		Epochs: t.o.Epochs, Step: t.sched.step, Stride: t.o.Stride, LR: t.o.LR, Warmup: t.sched.warmup,
 		Schedule: t.o.Schedule, MaxGradNorm: t.o.MaxGradNorm, WeightDecay: t.o.WeightDecay,
 		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps, Shards: t.sched.shards,
+	}
+	if t.o.OptimizerBF16 {
+		s.Moments = kernel.BF16.String()
 	}
 	if s.EarlyStop > 0 {
 		s.EvalEvery = t.o.EvalEvery
@@ -159,9 +164,7 @@ func (t *trainer) stateDue() bool {
 // stateBytes and modelBytes are what a training state and a model folder take
 // on the disk, but for some kilobytes.
 func (t *trainer) modelBytes() int64 { return 4 * t.cfg.NumParams() }
-func (t *trainer) stateBytes() int64 {
-	return t.modelBytes() + 8*t.budget.settings.Trainable.Len(t.cfg, false)
-}
+func (t *trainer) stateBytes() int64 { return t.budget.parts.Weights + t.budget.parts.Optimizer }
 
 // explainFull says of a full disk what is needed and where the run stands.
 func (t *trainer) explainFull(err error) error {

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -149,7 +150,7 @@ func (t *trainer) startTogether() error {
 		err = t.receive(t.params)
 	}
 	if b.Resumed {
-		err = errors.Join(err, t.receive(t.opt.M), t.receive(t.opt.V))
+		err = errors.Join(err, t.receiveMoments(t.opt.M), t.receiveMoments(t.opt.V))
 	}
 	return err
 }
@@ -158,11 +159,8 @@ func (t *trainer) startTogether() error {
 func (t *trainer) follow(b begin) error {
 	t.at = b.Place
 	t.sched.shards, t.sched.steps, t.sched.warmup = b.Shards, b.Steps, b.Warmup
-	if err := t.takeMemory(false); err != nil {
-		return err
-	}
-	var err error
-	if t.params, err = t.newParams(b.Untied); err != nil {
+	err := t.takeMemory(b.Untied)
+	if err != nil {
 		return err
 	}
 	if !b.Copied {
@@ -181,6 +179,29 @@ func (t *trainer) receive(p *model.Params) error {
 	for _, tensor := range p.Tensors {
 		if err := t.group.Broadcast(tensor.Data); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// receiveMoments does the same with moments.
+func (t *trainer) receiveMoments(m *model.Moments) error {
+	var wide []float32 // bfloat16 widens exactly
+	for _, moment := range m.Tensors {
+		if moment.F32 != nil {
+			if err := t.group.Broadcast(moment.F32); err != nil {
+				return err
+			}
+		}
+		const piece = 1 << 18
+		wide = slices.Grow(wide[:0], piece)
+		for h := range slices.Chunk(moment.BF16, piece) {
+			f := wide[:len(h)]
+			t.cpu.UnpackBF16(f, h)
+			if err := t.group.Broadcast(f); err != nil {
+				return err
+			}
+			t.cpu.PackBF16(h, f)
 		}
 	}
 	return nil

@@ -76,6 +76,13 @@ func (t *trainer) planned() runlog.Plan {
 		Windows: t.sched.windows, PerStep: t.sched.step, MicroBatch: t.sched.micro,
 		Steps: t.sched.steps, StepsEpoch: t.sched.perStep, Warmup: t.sched.warmup,
 	}
+	s := t.budget.settings
+	if p.Recomputed = s.Recomputed(t.cfg); p.Recomputed > 0 {
+		p.Recompute = s.Recompute.String()
+	}
+	if t.o.OptimizerBF16 {
+		p.Moments = kernel.BF16.String()
+	}
 	m := t.budget.parts
 	p.Bytes = m.Total()
 	p.Parts = []runlog.Part{

@@ -37,7 +37,7 @@ func (a *app) benchCommand() *cli.Command {
 		Name:      "bench",
 		Usage:     "measure how fast this machine computes, as a share of its own limit",
 		ArgsUsage: strings.Join(names, "|"),
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Value: "mini", Usage: "model config: a `FILE`, a preset, or a shape that peers are measured at (" + strings.Join(bench.Names(), ", ") + ")"},
 			&cli.IntFlag{Name: "vocab-size", Usage: "tokens in the vocabulary (default: the config's, else 21128)"},
 			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Usage: "windows computed together (default: the shape's, else 8)"},
@@ -46,7 +46,7 @@ func (a *app) benchCommand() *cli.Command {
 			vocabFlag("infer: vocabulary `FILE` of --model"),
 			&cli.Float64Flag{Name: "dropout", Usage: "all dropouts (default: the config's)"},
 			&cli.IntFlag{Name: "steps", Usage: "measure `N` steps (default: a few seconds)"},
-		},
+		}, keepingFlags()...),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 1 {
 				for _, k := range kinds {
@@ -88,10 +88,12 @@ func (a *app) benchShape(faults *fault.List, c *cli.Context) (bench.Shape, kerne
 func (a *app) benchTrain(c *cli.Context) error {
 	var faults fault.List
 	shape, dt := a.benchShape(&faults, c)
+	o := train.DefaultOptions()
+	o.MaxMemory, _ = maxMemory(&faults, c)
+	o.Recompute, o.OptimizerBF16 = recomputing(&faults, c), optimizerBF16(&faults, c)
 	if err := faults.Err("bench train"); err != nil {
 		return err
 	}
-	o := train.DefaultOptions()
 	o.Config, o.BatchSize, o.DType = shape.Config, shape.Batch, dt
 	o.Seed, o.Threads, o.ISA = c.Uint64("seed"), c.Int("threads"), a.env["ISA"]
 	r, err := bench.Train(c.Context, bench.TrainOptions{Train: o, Steps: c.Int("steps")})
@@ -106,7 +108,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 		{Name: "step", Value: fmt.Sprintf("%.1f ms, %d tokens, median of %d", r.StepMS, r.Tokens, r.Steps)},
 		{Name: "GFLOP/s", Value: fmt.Sprintf("%.1f", r.GFlops)},
 		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% of %.1f GFLOP/s in %s", 100*r.MFU, r.LimitGFlops, r.DType)},
-		{Name: "peak memory", Value: ui.Bytes(r.PeakRSS)},
+		{Name: "peak memory", Value: ui.Bytes(r.PeakRSS) + " of " + ui.Bytes(r.Planned) + " planned"},
 	}, machineFacts(r.Machine, r.Threads, r.ISA)...)...)
 }
 

@@ -24,15 +24,26 @@ const memoryCategory = "Memory"
 // memoryFlags say how much memory a training may take and what it may do to
 // keep to it.
 func memoryFlags() []cli.Flag {
+	return append(keepingFlags(),
+		&cli.StringFlag{Name: "write-config", Category: memoryCategory, Usage: "write the config that fits to `FILE`"})
+}
+
+func keepingFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "max-memory", Category: memoryCategory, Usage: "keep within `SIZE` (2GiB, 512MiB; default: 90 % of what is usable here)"},
 		&cli.StringFlag{Name: "recompute", Category: memoryCategory, Value: string(plan.Auto), Usage: "compute values again in the backward pass: `auto` (where memory asks for it), on or off"},
-		&cli.StringFlag{Name: "write-config", Category: memoryCategory, Usage: "write the config that fits to `FILE`"},
+		&cli.StringFlag{Name: "optimizer-state", Category: memoryCategory, Value: kernel.FP32.String(), Usage: "number format of AdamW's moments: `fp32`, or bf16 with random rounding (half the memory, other results)"},
 	}
 }
 
 func freezeFlag(category string) cli.Flag {
 	return &cli.StringSliceFlag{Name: "freeze", Category: category, Usage: "`WEIGHTS` that stay as they are: wte,h.0-5 (also wpe, ln_f, h.3.attn)"}
+}
+
+// optimizerBF16 reads --optimizer-state.
+func optimizerBF16(faults *fault.List, c *cli.Context) bool {
+	choice(faults, c, "optimizer-state", trainingTypes...)
+	return c.String("optimizer-state") == kernel.BF16.String()
 }
 
 // recomputing reads --recompute.
@@ -142,7 +153,7 @@ func newPlanReport(c *cli.Context) (*planReport, error) {
 	if c.Int("batch-size") > 1<<16 || c.Int("grad-accum") > 1<<16 {
 		faults.Addf("--batch-size and --grad-accum must be at most %d", 1<<16)
 	}
-	how := recomputing(&faults, c)
+	how, moments := recomputing(&faults, c), optimizerBF16(&faults, c)
 	cfg, err := configs.Load(c.String("config"))
 	if err != nil {
 		faults.Addf("%v", err)
@@ -159,7 +170,7 @@ func newPlanReport(c *cli.Context) (*planReport, error) {
 		return nil, err
 	}
 	want := plan.Settings{Batch: c.Int("batch-size"), Sequences: c.Int("batch-size") * c.Int("grad-accum"),
-		Threads: planThreads(c), BF16: dt == kernel.BF16, Trainable: model.Trainable{Freeze: c.StringSlice("freeze")}}
+		Threads: planThreads(c), BF16: dt == kernel.BF16, OptimizerBF16: moments, Trainable: model.Trainable{Freeze: c.StringSlice("freeze")}}
 	if r.settings, r.Fits, err = plan.Fit(cfg, want, how, r.Limit); err != nil {
 		return nil, err
 	}
@@ -172,13 +183,7 @@ func newPlanReport(c *cli.Context) (*planReport, error) {
 	s := r.settings
 	r.Planned = r.Parts.Total()
 	r.Settings = planSettings{MicroBatch: s.Batch, EffectiveBatch: max(s.Batch, s.Sequences), DType: dt.String(),
-		Recompute: s.Recompute.String(), StoreBF16: s.StoreBF16, OptimizerState: "fp32", Threads: s.Threads}
-	if s.Recompute != model.RecomputeOff {
-		r.Settings.RecomputeLayers = cfg.NLayer
-		if s.RecomputeLast > 0 {
-			r.Settings.RecomputeLayers = s.RecomputeLast
-		}
-	}
+		Recompute: s.Recompute.String(), RecomputeLayers: s.Recomputed(cfg), StoreBF16: s.StoreBF16, OptimizerState: c.String("optimizer-state"), Threads: s.Threads}
 	r.Levers = levers(cfg, want)
 	return r, nil
 }
@@ -209,6 +214,7 @@ func levers(cfg model.Config, want plan.Settings) (all []lever) {
 	}
 	add("recomputing sublayers", func(s *plan.Settings) { s.Recompute = model.RecomputeSublayers }, "about a fifth of the speed")
 	add("recomputing layers", func(s *plan.Settings) { s.Recompute = model.RecomputeLayers }, "a little more")
+	add("--optimizer-state bf16", func(s *plan.Settings) { s.OptimizerBF16 = true }, "other results, and only if asked for")
 	return all
 }
 
@@ -246,6 +252,9 @@ func (a *app) showPlan(r *planReport) error {
 	}
 	if s.StoreBF16 {
 		facts = append(facts, ui.Fact{Name: "kept in bf16", Value: "operands of products"})
+	}
+	if s.OptimizerState != kernel.FP32.String() {
+		facts = append(facts, ui.Fact{Name: "moments in", Value: s.OptimizerState})
 	}
 	if r.Usable.Bytes > 0 {
 		facts = append(facts, ui.Fact{Name: "usable here", Value: fmt.Sprintf("%s (%s)", ui.Bytes(r.Usable.Bytes), r.Usable.From)})

@@ -117,7 +117,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	}
 	limit, _ := maxMemory(&faults, c)
 	o := train.Options{
-		MaxMemory: limit, Recompute: recomputing(&faults, c), Shrink: c.Bool("shrink"),
+		MaxMemory: limit, Recompute: recomputing(&faults, c), OptimizerBF16: optimizerBF16(&faults, c), Shrink: c.Bool("shrink"),
 		Config: cfg, Data: c.String("data"), Vocab: c.String("vocab"), Out: c.String("out"),
 		InitFrom: c.String("init-from"), Resume: c.String("resume"),
 		Epochs: c.Int("epochs"), BatchSize: c.Int("batch-size"), GradAccum: c.Int("grad-accum"), Stride: c.Int("stride"),

@@ -102,7 +102,7 @@ func (in *Info) model() error {
 		return err
 	}
 	defer m.Close()
-	in.describe(m.Params)
+	in.describe(m.Params.Config, !m.Params.HeadTied)
 	in.DType, in.UntiedHead, in.Notes = m.DType, !m.Params.HeadTied, m.Notes
 	in.VocabHash, in.Training = m.Meta.VocabHash, m.Meta.Training
 	in.Level, in.LowerCase = m.Meta.Level, m.Meta.LowerCase
@@ -124,18 +124,17 @@ func (in *Info) state(dir string) error {
 	if err != nil {
 		return err
 	}
-	in.describe(s.Params)
+	in.describe(s.Config, s.Untied)
 	in.DType, in.VocabHash = "fp32", s.VocabHash
-	in.VocabSize = s.Params.Config.VocabSize
-	in.Step, in.Epoch, in.UntiedHead = s.Step, s.Epoch, !s.Params.HeadTied
+	in.VocabSize = s.Config.VocabSize
+	in.Step, in.Epoch, in.UntiedHead = s.Step, s.Epoch, s.Untied
 	in.Training = &Training{Steps: s.Step, Epochs: s.Epoch, Seed: s.Seed, DataHash: s.DataHash}
 	return nil
 }
 
-func (in *Info) describe(p *model.Params) {
-	c := p.Config
+func (in *Info) describe(c model.Config, untied bool) {
 	in.Config = &c
-	for _, t := range p.Tensors {
+	for _, t := range c.Tensors(untied) {
 		in.Parameters += int64(t.Len())
 		in.Tensors = append(in.Tensors, TensorInfo{t.Name, "F32", t.Shape})
 	}

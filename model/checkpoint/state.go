@@ -14,7 +14,6 @@ import (
 
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
-	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 	"promptgen/model/checkpoint/safetensors"
@@ -23,8 +22,13 @@ import (
 // State is everything that a training needs to go on as if it had never
 // stopped.
 type State struct {
-	Params *model.Params // the weights; their Config is stored along
-	M, V   *model.Params // AdamW's two moments; without data for weights that are not trained
+	// What is saved. A state that was found has them on disk still: see Read.
+	Params *model.Params  // the weights
+	M, V   *model.Moments // AdamW's two moments, of the weights that are trained
+
+	// Of the weights; SaveState takes them from Params.
+	Config model.Config
+	Untied bool // the head has weights of its own
 
 	Step     int64  // optimizer steps done
 	Epoch    int    // epochs done
@@ -75,12 +79,13 @@ type stateJSON struct {
 // s.Dir is set to the new folder.
 func SaveState(ctx context.Context, dir string, s *State) error {
 	to := filepath.Join(dir, fmt.Sprintf("%s%09d", statePrefix, s.Step))
+	s.Config, s.Untied = s.Params.Config, !s.Params.HeadTied
 	err := atomicdir.Write(ctx, to, func(tmp string) error {
 		m := newManifest(tmp)
 		if err := m.write(stateTensors, s.writeTensors); err != nil {
 			return err
 		}
-		facts := stateJSON{formatVersion, s.Params.Config, !s.Params.HeadTied, s.Step, s.Epoch, s.Position, s.Seed,
+		facts := stateJSON{formatVersion, s.Config, s.Untied, s.Step, s.Epoch, s.Position, s.Seed,
 			s.ConfigHash, s.DataHash, s.VocabHash, s.Settings}
 		if err := m.writeJSON(stateFacts, facts); err != nil {
 			return err
@@ -99,15 +104,20 @@ func SaveState(ctx context.Context, dir string, s *State) error {
 
 func (s *State) writeTensors(w io.Writer) error {
 	var parts []safetensors.Part
+	for _, t := range s.Params.Tensors {
+		parts = append(parts, safetensors.Floats(t.Name, t.Shape, t.Data, blob.F32))
+	}
 	for _, g := range []struct {
 		prefix string
-		p      *model.Params
-	}{{"", s.Params}, {momentsPrefix, s.M}, {squaresPrefix, s.V}} {
-		for _, t := range g.p.Tensors {
-			if t.Data == nil {
-				continue
+		m      *model.Moments
+	}{{momentsPrefix, s.M}, {squaresPrefix, s.V}} {
+		for _, t := range g.m.Tensors {
+			switch {
+			case t.BF16 != nil:
+				parts = append(parts, safetensors.Halves(g.prefix+t.Name, t.Shape, t.BF16))
+			case t.F32 != nil:
+				parts = append(parts, safetensors.Floats(g.prefix+t.Name, t.Shape, t.F32, blob.F32))
 			}
-			parts = append(parts, safetensors.Floats(g.prefix+t.Name, t.Shape, t.Data, blob.F32))
 		}
 	}
 	return safetensors.Write(w, parts, map[string]string{"format": "pt"})
@@ -197,9 +207,9 @@ func RemoveStates(dir string, after int64) error {
 	return nil
 }
 
-// LoadState reads the state in dir (a step-… folder), after comparing every
-// file with the manifest's checksums. Weights and moments are in memory of their
-// own: the folder may be removed while they are used.
+// LoadState finds the state in dir (a step-… folder), after comparing every
+// file with the manifest's checksums; weights and moments are left on disk, for
+// Read to take them to where they are needed.
 func LoadState(dir string) (*State, error) {
 	if err := checkManifest(dir); err != nil {
 		return nil, err
@@ -215,6 +225,7 @@ func LoadState(dir string) (*State, error) {
 		return nil, fault.With(fault.CodeCorrupt, l.Err(filepath.Join(dir, stateFacts)))
 	}
 	s := &State{
+		Config: facts.Config, Untied: facts.Untied,
 		Step: facts.Step, Epoch: facts.Epoch, Position: facts.Position, Seed: facts.Seed,
 		ConfigHash: facts.ConfigHash, DataHash: facts.DataHash, VocabHash: facts.VocabHash,
 		Settings: facts.Settings, Dir: dir,
@@ -223,51 +234,79 @@ func LoadState(dir string) (*State, error) {
 	if s.Metrics, err = os.ReadFile(filepath.Join(dir, stateMetrics)); err != nil {
 		return nil, err
 	}
-	return s, s.readTensors(filepath.Join(dir, stateTensors), facts.Config, facts.Untied)
+	f, _, err := s.tensors()
+	if err != nil {
+		return nil, err
+	}
+	return s, f.Close()
 }
 
-func (s *State) readTensors(path string, c model.Config, untied bool) error {
+// statePrefixes are those of the weights and of the two moments, in the order
+// of the file.
+var statePrefixes = [...]string{"", momentsPrefix, squaresPrefix}
+
+// tensors opens the state's tensors and finds those that the config asks for:
+// weights, first and second moments. Moments of weights that were not trained
+// are missing and have no Bytes.
+func (s *State) tensors() (*blob.File, [len(statePrefixes)][]blob.Tensor, error) {
+	var all [len(statePrefixes)][]blob.Tensor
+	path := filepath.Join(s.Dir, stateTensors)
 	f, err := blob.Open(path)
+	if err != nil {
+		return nil, all, err
+	}
+	sf, err := safetensors.Parse(path, f.Bytes)
+	if err != nil {
+		f.Close()
+		return nil, all, err
+	}
+	byName := index(sf.Tensors)
+	for k, prefix := range statePrefixes {
+		for _, spec := range s.Config.Tensors(s.Untied) {
+			t, ok := byName[prefix+spec.Name]
+			if !ok && k > 0 { // not trained
+				all[k] = append(all[k], blob.Tensor{})
+				continue
+			}
+			if !ok || !blob.SameShape(t.Shape, spec.Shape) || t.DType != blob.F32 && (k == 0 || t.DType != blob.BF16) {
+				f.Close()
+				return nil, all, fault.Corrupt("%s: tensor %s is missing, or of another shape or type than its config says", path, prefix+spec.Name)
+			}
+			all[k] = append(all[k], t)
+		}
+	}
+	return f, all, nil
+}
+
+// Read copies the weights and moments of a state that was found to memory of
+// the caller's, whose head must be tied as the state's is. Where a tensor there
+// has fewer rows (a shorter position table), the first ones are taken; moments
+// are converted to the caller's format. Never more than a piece of the file is
+// in memory.
+func (s *State) Read(p *model.Params, m, v *model.Moments) error {
+	f, all, err := s.tensors()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	sf, err := safetensors.Parse(path, f.Bytes)
-	if err != nil {
-		return err
+	if len(p.Tensors) != len(all[0]) {
+		return fmt.Errorf("%s: holds %d tensors, and there is room for %d", s.Dir, len(all[0]), len(p.Tensors))
 	}
-	byName := index(sf.Tensors)
-	specs := c.Tensors(untied)
-	read := func(prefix string) (*model.Params, error) {
-		found, n := make([]blob.Tensor, len(specs)), 0
-		for i, spec := range specs { // all checked before anything is allocated
-			t, ok := byName[prefix+spec.Name]
-			if !ok && prefix != "" {
-				continue // not trained
-			}
-			if !ok || !blob.SameShape(t.Shape, spec.Shape) || t.DType != blob.F32 {
-				return nil, fault.Corrupt("%s: tensor %s is missing or of another shape than its config says", path, prefix+spec.Name)
-			}
-			found[i] = t
-			n += spec.Len()
+	for i, t := range p.Tensors {
+		if len(t.Data) > all[0][i].Len() {
+			return fmt.Errorf("%s: tensor %s is smaller than there is room for", s.Dir, t.Name)
 		}
-		data, arena := make([][]float32, len(specs)), kernel.Alloc(n)
-		for i, t := range found {
-			if t.Bytes == nil {
-				continue
+		f.Decode(t.Data, all[0][i])
+		for k, dst := range []model.Moment{m.Tensors[i], v.Tensors[i]} {
+			src := all[1+k][i]
+			switch {
+			case dst.Kept() && src.Bytes == nil:
+				return fault.Corrupt("%s: has no moments of %s, which the run trains", s.Dir, t.Name)
+			case dst.BF16 != nil:
+				f.DecodeBF16(dst.BF16, src)
+			case dst.F32 != nil:
+				f.Decode(dst.F32, src)
 			}
-			n := specs[i].Len()
-			data[i], arena = arena[:n:n], arena[n:]
-			blob.Decode(data[i], t.DType, t.Bytes)
-		}
-		return model.ParamsFrom(c, untied, data), nil
-	}
-	for _, g := range []struct {
-		prefix string
-		p      **model.Params
-	}{{"", &s.Params}, {momentsPrefix, &s.M}, {squaresPrefix, &s.V}} {
-		if *g.p, err = read(g.prefix); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -5,21 +5,31 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 
 	"promptgen/internal/fault"
 	"promptgen/model"
+	"promptgen/model/checkpoint/blob"
 )
 
+// smallState is a state with its first moment in float32 and the second in
+// bfloat16.
 func smallState(t testing.TB, step int64) *State {
 	m := smallModel(t, false)
-	moment := func(seed uint64) *model.Params {
-		p := model.NewParams(m.Params.Config, false)
-		p.Init(seed)
-		return p
+	c := m.Params.Config
+	p := model.NewParams(c, false)
+	p.Init(1)
+	first, second := model.NewMoments(c, false, false), model.NewMoments(c, false, true)
+	for i, t := range p.Tensors {
+		copy(first.Tensors[i].F32, t.Data)
+		for j, v := range t.Data {
+			second.Tensors[i].BF16[j] = blob.ToBF16(v) + 1
+		}
 	}
 	return &State{
-		Params: m.Params, M: moment(1), V: moment(2),
+		Params: m.Params, M: first, V: second,
 		Step: step, Epoch: 3, Position: 17, Seed: 1<<63 + 5,
 		ConfigHash: "c", DataHash: "d", VocabHash: "v",
 		Settings: json.RawMessage(`{"lr":1.5e-4}`), Metrics: []byte("{\"step\":1}\n"),
@@ -40,10 +50,36 @@ func TestStateRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sameParams(t, got.Params, want.Params)
-	sameParams(t, got.M, want.M)
-	sameParams(t, got.V, want.V)
-	if got.Params.Config != want.Params.Config || got.Step != 123 || got.Epoch != 3 || got.Position != 17 || got.Seed != want.Seed ||
+	c := want.Params.Config
+	p, m, v := model.NewParams(c, false), model.NewMoments(c, false, false), model.NewMoments(c, false, true)
+	if err := got.Read(p, m, v); err != nil {
+		t.Fatal(err)
+	}
+	sameParams(t, p, want.Params)
+	if !reflect.DeepEqual(m, want.M) || !reflect.DeepEqual(v, want.V) {
+		t.Error("other moments")
+	}
+	// Into the other formats: widening is exact, and rounding to the nearest.
+	if err := got.Read(p, v, m); err != nil {
+		t.Fatal(err)
+	}
+	for i, moment := range m.Tensors {
+		for j, h := range want.V.Tensors[i].BF16 {
+			if moment.F32[j] != blob.FromBF16(h) || v.Tensors[i].BF16[j] != blob.ToBF16(want.M.Tensors[i].F32[j]) {
+				t.Fatalf("%s, element %d is converted wrongly", moment.Name, j)
+			}
+		}
+	}
+	// A shorter position table takes the first rows.
+	c.NCtx, c.NPositions = c.NPositions-1, c.NPositions-1
+	short := model.NewParams(c, false)
+	if err := got.Read(short, model.NewMoments(c, false, false), model.NewMoments(c, false, false)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(short.WPE, want.Params.WPE[:len(short.WPE)]) || !slices.Equal(short.LNFGain, want.Params.LNFGain) {
+		t.Error("other weights with a shorter position table")
+	}
+	if got.Config != want.Params.Config || got.Step != 123 || got.Epoch != 3 || got.Position != 17 || got.Seed != want.Seed ||
 		got.ConfigHash != "c" || got.DataHash != "d" || got.VocabHash != "v" || string(got.Metrics) != string(want.Metrics) || got.Dir != want.Dir {
 		t.Errorf("got %+v", got)
 	}

@@ -32,10 +32,7 @@ const (
 // Cost is about how long a step takes with these settings, where 1 is without
 // any lever and with endless micro-batches.
 func (s Settings) Cost(c model.Config) float64 {
-	share := 1.0
-	if s.RecomputeLast > 0 {
-		share = float64(min(s.RecomputeLast, c.NLayer)) / float64(c.NLayer)
-	}
+	share := float64(s.Recomputed(c)) / float64(c.NLayer)
 	cost := 1.0
 	switch s.Recompute {
 	case model.RecomputeSublayers:
@@ -44,7 +41,7 @@ func (s Settings) Cost(c model.Config) float64 {
 		cost += costLayers * share
 	}
 	if s.StoreBF16 {
-		cost += costStore * (1 - share*float64(min(1, s.Recompute)))
+		cost += costStore * (1 - share)
 	}
 	return cost * (1 + tokensMicro/float64(s.Batch*c.NCtx))
 }

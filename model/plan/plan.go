@@ -56,6 +56,17 @@ func (s Settings) Graph(c model.Config) model.GraphOptions {
 	}
 }
 
+// Recomputed is the number of layers that are computed again.
+func (s Settings) Recomputed(c model.Config) int {
+	switch {
+	case s.Recompute == model.RecomputeOff:
+		return 0
+	case s.RecomputeLast == 0:
+		return c.NLayer
+	}
+	return min(s.RecomputeLast, c.NLayer)
+}
+
 // Parts are the bytes of a training by their use.
 type Parts struct {
 	Weights     int64 `json:"weights"`

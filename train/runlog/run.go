@@ -37,7 +37,10 @@ type Plan struct {
 	Steps      int    `json:"steps"`
 	StepsEpoch int    `json:"steps_per_epoch"`
 	Warmup     int    `json:"warmup_steps"`
-	Bytes      int64  `json:"planned_bytes"` // sum of Parts
+	Recompute  string `json:"recompute,omitempty"` // sublayers or layers; empty: off
+	Recomputed int    `json:"recompute_layers,omitempty"`
+	Moments    string `json:"optimizer_state,omitempty"` // format of AdamW's moments; empty: fp32
+	Bytes      int64  `json:"planned_bytes"`             // sum of Parts
 	Parts      []Part `json:"parts"`
 }
 

@@ -60,6 +60,31 @@ func (f *File) LetGo(b []byte) {
 	dropPages(f.Bytes, int(first-start), int(first-start)+len(b))
 }
 
+// decodePiece is how many elements Decode converts before it lets their pages go.
+const decodePiece = 1 << 20
+
+// Decode converts the first len(dst) elements of a tensor of f, a float type, to
+// dst and lets go of what it has read: however large the tensor, little of it
+// is in memory twice.
+func (f *File) Decode(dst []float32, t Tensor) {
+	f.pieces(len(dst), t, func(lo, hi int, b []byte) { Decode(dst[lo:hi], t.DType, b) })
+}
+
+// DecodeBF16 does the same into bfloat16, rounded to the nearest.
+func (f *File) DecodeBF16(dst []uint16, t Tensor) {
+	f.pieces(len(dst), t, func(lo, hi int, b []byte) { DecodeBF16(dst[lo:hi], t.DType, b) })
+}
+
+func (f *File) pieces(n int, t Tensor, convert func(lo, hi int, b []byte)) {
+	size := layouts[t.DType].bytes
+	for lo := 0; lo < n; lo += decodePiece {
+		hi := min(lo+decodePiece, n)
+		b := t.Bytes[lo*size : hi*size]
+		convert(lo, hi, b)
+		f.LetGo(b)
+	}
+}
+
 // Close gives the mapping back. Every view of it is invalid from then on.
 func (f *File) Close() error {
 	if f.unmap == nil {

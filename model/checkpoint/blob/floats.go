@@ -91,6 +91,20 @@ func Decode(dst []float32, d DType, b []byte) {
 	}
 }
 
+// DecodeBF16 converts the bytes of a float type into bfloat16.
+func DecodeBF16(dst []uint16, d DType, b []byte) {
+	for i := range dst {
+		switch d {
+		case BF16:
+			dst[i] = binary.LittleEndian.Uint16(b[2*i:])
+		case F16:
+			dst[i] = ToBF16(FromF16(binary.LittleEndian.Uint16(b[2*i:])))
+		case F32:
+			dst[i] = ToBF16(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
+		}
+	}
+}
+
 // Encode appends floats as a weight type. A quantized type needs a whole number
 // of blocks.
 func Encode(b []byte, d DType, src []float32) []byte {
@@ -224,6 +238,24 @@ func WriteFloats(w io.Writer, d DType, f []float32) error {
 			return err
 		}
 		f = f[n:]
+	}
+	return nil
+}
+
+// WriteHalves writes 16-bit values as they are.
+func WriteHalves(w io.Writer, h []uint16) error {
+	const piece = 1 << 16
+	var buf []byte
+	for len(h) > 0 {
+		n := min(piece, len(h))
+		buf = buf[:0]
+		for _, v := range h[:n] {
+			buf = binary.LittleEndian.AppendUint16(buf, v)
+		}
+		if _, err := w.Write(buf); err != nil {
+			return err
+		}
+		h = h[n:]
 	}
 	return nil
 }

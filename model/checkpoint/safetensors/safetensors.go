@@ -191,6 +191,11 @@ func Floats(name string, shape []int, data []float32, d blob.DType) Part {
 	return Part{name, d, shape, size, func(w io.Writer) error { return blob.WriteFloats(w, d, data) }}
 }
 
+// Halves makes a Part of values that are bfloat16 already.
+func Halves(name string, shape []int, data []uint16) Part {
+	return Part{name, blob.BF16, shape, 2 * len(data), func(w io.Writer) error { return blob.WriteHalves(w, data) }}
+}
+
 // Write writes a file. The header is padded so that the data begins at a
 // multiple of eight bytes, and tensors lie end to end in the given order.
 func Write(w io.Writer, parts []Part, metadata map[string]string) error {
