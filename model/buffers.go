@@ -25,7 +25,7 @@ type Phase uint8
 // The phases.
 const (
 	Always      Phase = iota
-	InLayer           // during a layer: beside both that follow, in the head's place
+	InLayer           // during the layers: beside both that follow, in the head's place
 	InAttention       // during an attention sublayer
 	InMLP             // during an MLP sublayer
 	InHead            // during the head
@@ -69,7 +69,6 @@ func (r Recompute) String() string {
 // attnBuffers are the values inside an attention sublayer; rows are B*T.
 type attnBuffers struct {
 	mean, rstd []float32 // [rows] of the LayerNorm
-	norm       []float32 // [rows, C] LN(x)
 	qkv        []float32 // [rows, 3C]
 	heads      []float32 // [rows, C] softmax(QK^T)V, heads side by side
 	lse        []float32 // [B*H*T] log of the softmax's sums
@@ -81,7 +80,6 @@ type attnBuffers struct {
 // mlpBuffers are the values inside an MLP sublayer.
 type mlpBuffers struct {
 	mean, rstd []float32 // [rows]
-	norm       []float32 // [rows, C] LN(x)
 	pre        []float32 // [rows, I] before the activation
 	act        []float32 // [rows, I] after it
 	y          []float32 // [rows, C]
@@ -102,11 +100,13 @@ type buffers struct {
 	attn       []attnBuffers
 	mlp        []mlpBuffers
 	mean, rstd []float32 // [rows] of the final LayerNorm
-	norm       []float32 // [rows, C] its result
 	losses     []float32 // [rows]
 
+	// norm is [rows, C] the LayerNorm's result of the sublayer at hand; in its
+	// backward pass first the gradient that arrives, where dropout changes it, then
+	// LN(x) again, and in the end the gradient of that.
+	norm   []float32
 	dx     []float32 // [rows, C] the gradient of the residual stream, updated in place
-	s1     []float32 // [rows, C] that of a sublayer
 	dheads []float32 // [rows, C]
 	dqkv   []float32 // [rows, 3C]
 	logits []float32 // [chunk of rows, V]
@@ -143,12 +143,11 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 	l.add(Activations, Always, "embedding", rows*width, &b.embd)
 	l.add(Activations, Always, "final mean", rows, &b.mean)
 	l.add(Activations, Always, "final rstd", rows, &b.rstd)
-	l.add(Workspace, InHead, "final norm", rows*width, &b.norm)
+	l.add(Workspace, Always, "norm and its gradient", rows*width, &b.norm)
 	l.add(Activations, Always, "losses", rows, &b.losses)
 	l.add(Workspace, InHead, "logits", kernel.HeadRows(rows, o.SeqLen)*vocab, &b.logits)
-	if backward {
-		l.add(Workspace, Always, "residual gradient", rows*width, &b.dx)
-		l.add(Workspace, Always, "sublayer gradient", rows*width, &b.s1)
+	if backward { // begun when the head is done with its logits
+		l.add(Workspace, InLayer, "residual gradient", rows*width, &b.dx)
 	}
 	if backward && l.reach.attn < c.NLayer {
 		l.add(Workspace, InAttention, "attn heads gradient", rows*width, &b.dheads)
@@ -173,17 +172,21 @@ func (b *buffers) sublayers(l *layout, c Config) {
 	if !l.o.ForwardOnly && l.o.Recompute == RecomputeLayers {
 		attn = InLayer
 	}
+	// What nobody keeps is needed by the layer's MLP alone, but for an attention
+	// below all that is trained whose MLP is above it.
+	between := InLayer
+	if first := l.reach.mlp; first < l.reach.attn && l.o.recompute(first) != RecomputeLayers {
+		between = Always
+	}
 	l.values(attnAll, Always, "attn mean", rows, func(i int) *[]float32 { return &b.attn[i].mean })
 	l.values(attnAll, Always, "attn rstd", rows, func(i int) *[]float32 { return &b.attn[i].rstd })
-	l.values(never, attn, "attn norm", rows*width, func(i int) *[]float32 { return &b.attn[i].norm })
 	l.operands(attnInside, attn, "attn qkv", rows*3*width,
 		func(i int) (*[]float32, *[]uint16) { return &b.attn[i].qkv, &b.attn[i].qkv16 })
 	l.values(attnInside, attn, "attn heads", rows*width, func(i int) *[]float32 { return &b.attn[i].heads })
 	l.values(attnInside, attn, "attn lse", rows*c.NHead, func(i int) *[]float32 { return &b.attn[i].lse })
-	l.values(stream, Always, "attn out", rows*width, func(i int) *[]float32 { return &b.attn[i].y })
+	l.values(stream, between, "attn out", rows*width, func(i int) *[]float32 { return &b.attn[i].y })
 	l.values(mlpAll, Always, "mlp mean", rows, func(i int) *[]float32 { return &b.mlp[i].mean })
 	l.values(mlpAll, Always, "mlp rstd", rows, func(i int) *[]float32 { return &b.mlp[i].rstd })
-	l.values(never, InMLP, "mlp norm", rows*width, func(i int) *[]float32 { return &b.mlp[i].norm })
 	l.values(mlpInside, InMLP, "mlp pre-activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].pre })
 	l.values(never, InMLP, "mlp activation", rows*inner, func(i int) *[]float32 { return &b.mlp[i].act })
 	l.values(mlpAll, Always, "mlp out", rows*width, func(i int) *[]float32 { return &b.mlp[i].y })

@@ -24,7 +24,7 @@ func (g *Graph) FirstNotFinite() string {
 			return fmt.Sprintf("transformer.h.%d.mlp", l)
 		}
 	}
-	if bad(g.buf.norm, width) {
+	if !isFinite(g.cpu.SumSquares(g.p.LNFGain) + g.cpu.SumSquares(g.p.LNFBias)) {
 		return "transformer.ln_f"
 	}
 	if bad(g.buf.losses, 1) {

@@ -64,9 +64,9 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 	// inside is what a recomputing backward pass does again.
 	inside := func() {
 		rows := g.run.rows
-		g.cpu.LayerNormForward(a.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias,
+		g.cpu.LayerNormForward(g.buf.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias,
 			rows, width, float32(c.LayerNormEpsilon))
-		g.product(kernel.Gemm{M: rows, N: 3 * width, K: width, A: a.norm, B: p.AttnW, C: a.qkv, Bias: p.AttnB})
+		g.product(kernel.Gemm{M: rows, N: 3 * width, K: width, A: g.buf.norm, B: p.AttnW, C: a.qkv, Bias: p.AttnB})
 		g.cpu.AttentionForward(g.attention(l))
 	}
 	whole := func() {
@@ -89,9 +89,6 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			if norm {
-				g.cpu.LayerNormAgain(a.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias, g.run.rows, width)
-			}
 			g.fetch(a.qkv, a.qkv16, 3*width)
 		case RecomputeSublayers:
 			inside()
@@ -104,9 +101,12 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 			return
 		}
 		g.cpu.AttentionBackward(g.attention(l), g.rows(g.buf.dqkv, 3*width), g.rows(g.buf.dheads, width))
-		g.linearBackward(a.norm, g.rows(g.buf.dqkv, 3*width), p.AttnW, d.AttnW, d.AttnB, wanted(dnorm, g.buf.s1), width, 3*width)
+		if norm {
+			g.cpu.LayerNormAgain(g.buf.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias, rows, width)
+		}
+		g.linearBackward(g.buf.norm, g.rows(g.buf.dqkv, 3*width), p.AttnW, d.AttnW, d.AttnB, wanted(dnorm, g.buf.norm), width, 3*width)
 		if dnorm {
-			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.s1, width),
+			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.norm, width),
 				g.rows(xs, width), a.mean, a.rstd, p.LN1Gain, rows, width, g.opt.SeqLen)
 		}
 	}
@@ -122,9 +122,9 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 
 	inside := func() {
 		rows := g.run.rows
-		g.cpu.LayerNormForward(m.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias,
+		g.cpu.LayerNormForward(g.buf.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias,
 			rows, width, float32(c.LayerNormEpsilon))
-		g.product(kernel.Gemm{M: rows, N: inner, K: width, A: m.norm, B: p.FcW, C: m.act,
+		g.product(kernel.Gemm{M: rows, N: inner, K: width, A: g.buf.norm, B: p.FcW, C: m.act,
 			Bias: p.FcB, PreAct: m.pre, Act: g.act})
 	}
 	forward := func() error {
@@ -140,9 +140,6 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			if norm {
-				g.cpu.LayerNormAgain(m.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, g.run.rows, width)
-			}
 			if act {
 				g.cpu.ActForward(g.rows(m.act, inner), g.rows(m.pre, inner), g.act)
 			}
@@ -160,9 +157,12 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 			return
 		}
 		g.cpu.ActBackward(dact, dact, g.rows(m.pre, inner), g.act)
-		g.linearBackward(m.norm, dact, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.s1), width, inner)
+		if norm {
+			g.cpu.LayerNormAgain(g.buf.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, rows, width)
+		}
+		g.linearBackward(g.buf.norm, dact, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.norm), width, inner)
 		if dnorm {
-			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.s1, width),
+			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.norm, width),
 				g.rows(xs, width), m.mean, m.rstd, p.LN2Gain, rows, width, g.opt.SeqLen)
 		}
 	}
@@ -193,7 +193,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, Logits: g.buf.logits, BF16: g.opt.BF16}
 		if b.train {
 			g.headArgs.Smooth = g.opt.LabelSmoothing
-			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), wanted(dnorm, g.buf.s1), g.grads.Head)
+			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), wanted(dnorm, g.buf.norm), g.grads.Head)
 		} else {
 			g.cpu.HeadLoss(&g.headArgs, g.rows(g.buf.losses, 1))
 		}
@@ -207,7 +207,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		}
 		dx := g.rows(g.buf.dx, width)
 		clear(dx)
-		g.cpu.LayerNormBackward(dx, g.grads.LNFGain, g.grads.LNFBias, g.rows(g.buf.s1, width),
+		g.cpu.LayerNormBackward(dx, g.grads.LNFGain, g.grads.LNFBias, g.rows(g.buf.norm, width),
 			g.rows(xs, width), g.buf.mean, g.buf.rstd, p.LNFGain, g.run.rows, width, g.opt.SeqLen)
 	}
 	return b.apply("head", g.loss, forward, backward, in,
@@ -268,7 +268,7 @@ func (g *Graph) undrop(p float64, layer int, site dropSite) []float32 {
 	if d.P == 0 {
 		return dx
 	}
-	s := g.rows(g.buf.s1, g.cfg.NEmbd)
+	s := g.rows(g.buf.norm, g.cfg.NEmbd)
 	g.cpu.DropoutBackward(s, dx, g.run.rows, g.cfg.NEmbd, d)
 	return s
 }

@@ -35,23 +35,22 @@ func (c *CPU) HeadLoss(h *Head, losses []float32) {
 	h.chunks(func(lo, hi int) { c.headChunk(h, losses, lo, hi, false) })
 }
 
-// HeadLossGrad computes the losses, dh [Rows,Width], which is overwritten, and
-// adds the gradient of W to dw [Vocab,Width]; a nil dh or dw is not wanted.
+// HeadLossGrad computes the losses, adds the gradient of W to dw [Vocab,Width]
+// and overwrites dh [Rows,Width], which may be H; a nil dh or dw is not wanted.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
 	h.chunks(func(lo, hi int) {
 		d := c.headChunk(h, losses, lo, hi, true)
+		if dw != nil {
+			c.Gemm(&Gemm{
+				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: true, KBlock: h.SeqLen,
+				A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16,
+			})
+		}
 		if dh != nil {
 			c.Gemm(&Gemm{
 				M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16,
 			})
 		}
-		if dw == nil {
-			return
-		}
-		c.Gemm(&Gemm{
-			M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: true, KBlock: h.SeqLen,
-			A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16,
-		})
 	})
 }
 

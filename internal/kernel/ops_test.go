@@ -162,6 +162,11 @@ func TestHead(t *testing.T) {
 				near(t, "losses", got, losses, 1e-5)
 				near(t, "dh", dh, wdh, 2e-5)
 				near(t, "dw", dw, wdw, 2e-5)
+				clear(dw)
+				h.H = clone(h.H)
+				cpu.HeadLossGrad(&h, got, h.H, dw)
+				near(t, "dh in place", h.H, wdh, 2e-5)
+				near(t, "dw beside", dw, wdw, 2e-5)
 			}
 		}
 	})
