@@ -325,32 +325,6 @@ func (t *trainer) startAfresh() error {
 	return err
 }
 
-// initFrom copies the weights of a model of the same shape and vocabulary.
-func (t *trainer) initFrom(dir string) error {
-	m, err := checkpoint.Load(dir, checkpoint.LoadOptions{})
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	if m.Vocab != nil && m.Vocab.Hash() != t.vocab.Hash() {
-		return fault.Corrupt("%s: its vocabulary is not the one of %s; tokenize the corpus with the model's vocab.txt", dir, t.o.Data)
-	}
-	src := m.Params.Config
-	if src.VocabSize != t.cfg.VocabSize || src.NEmbd != t.cfg.NEmbd || src.NHead != t.cfg.NHead ||
-		src.NLayer != t.cfg.NLayer || src.Inner() != t.cfg.Inner() || src.NPositions != t.cfg.NPositions || src.Act() != t.cfg.Act() {
-		return fault.Usage("%s: its shape (n_layer %d, n_head %d, n_embd %d, n_positions %d, vocabulary %d) is not the config's (%d, %d, %d, %d, %d); use its own config.json",
-			dir, src.NLayer, src.NHead, src.NEmbd, src.NPositions, src.VocabSize,
-			t.cfg.NLayer, t.cfg.NHead, t.cfg.NEmbd, t.cfg.NPositions, t.cfg.VocabSize)
-	}
-	if err := t.takeMemory(!m.Params.HeadTied); err != nil {
-		return err
-	}
-	for i, s := range m.Params.Tensors {
-		copy(t.params.Tensors[i].Data, s.Data)
-	}
-	return nil
-}
-
 // finish saves the final model.
 func (t *trainer) finish(ctx context.Context) (*Result, error) {
 	if err := t.guardSave(); err != nil {

@@ -454,6 +454,25 @@ func TestInitFrom(t *testing.T) {
 	if rec.steps[0].Loss > first.FinalLoss+0.3 {
 		t.Errorf("starts at %v, the model was at %v", rec.steps[0].Loss, first.FinalLoss)
 	}
+	// A smaller shape and another vocabulary begin better than new weights.
+	o.Out, o.Config.NCtx, o.Config.NPositions, o.Config.NLayer = filepath.Join(t.TempDir(), "smaller"), 8, 8, 1
+	o.Vocab = filepath.Join(t.TempDir(), "vocab.txt")
+	words, err := os.ReadFile(filepath.Join(o.Data, "vocab.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, o.Vocab, string(words)+"新\n")
+	rec = recorder{}
+	mustRun(t, o, &rec)
+	if guess := math.Log(26); rec.steps[0].Loss > guess-0.3 {
+		t.Errorf("the smaller model starts at %v, guessing is %v", rec.steps[0].Loss, guess)
+	}
+	told := strings.Join(rec.notices, " ")
+	for _, want := range []string{"positions 16 to 8", "layers 2 to 1", "25 tokens are carried, 1 are new"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("%q is not told: %q", want, told)
+		}
+	}
 	o.Config.NEmbd, o.Out = 32, filepath.Join(t.TempDir(), "third")
 	if _, err := train.Run(context.Background(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("a model of another shape was taken: %v", err)

@@ -213,7 +213,7 @@ func TestBadInput(t *testing.T) {
 		{5, "serve --model torn --port 0", []string{"torn"}},
 		{5, "generate --vocab other.txt --prompt x", []string{"other.txt"}},
 		{5, "eval --data othertokens", []string{"vocabulary"}},
-		{5, "train --config tiny.json --init-from model/final_model --data othertokens --out m2", []string{"vocabulary"}},
+		{2, "train --config mini --init-from model/final_model --data othertokens --out m2", []string{"model/final_model", "n_embd", "n_layer"}},
 	} {
 		s.fails(c.code, c.parts, strings.Fields(c.line)...)
 	}

@@ -30,7 +30,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "data", Aliases: []string{"tokenized_data_path"}, Value: defaultData, Usage: "`FOLDER` that tokenize wrote, or of the original's tokenized_train_N.txt"},
 			&cli.StringFlag{Name: "vocab", Aliases: []string{"vocab_file", "vocab_filename"}, Value: defaultVocab, Usage: "vocabulary `FILE`, for the original's folder"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"output_dir"}, Value: defaultOut, Usage: "`FOLDER` for the models and logs"},
-			&cli.StringFlag{Name: "init-from", Aliases: []string{"pretrained_model"}, Usage: "start from the weights of a model `FOLDER`"},
+			&cli.StringFlag{Name: "init-from", Aliases: []string{"pretrained_model"}, Usage: "start from the weights of a model `FOLDER`, of its shape or, with --config, carried over to a smaller one"},
 			&cli.StringFlag{Name: "resume", Value: d.Resume, Usage: "`auto` (go on where the output folder's run stopped), never, or a folder whose state may go on with a smaller n_ctx or another batch"},
 			&cli.StringFlag{Name: "from-report", Usage: "repeat the training of a report.html, run.json or model `FOLDER`, to the bit (with --out, --data, --vocab alone)"},
 			deviceFlag(),
@@ -114,6 +114,9 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	cfg, err := configs.Load(config)
 	if err != nil {
 		faults.Addf("%v", err)
+	}
+	if c.IsSet("init-from") {
+		cfg.VocabSize = 0 // the data's: tokens that both vocabularies have are carried over
 	}
 	limit, _ := maxMemory(&faults, c)
 	o := train.Options{

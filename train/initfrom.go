@@ -1,0 +1,52 @@
+package train
+
+import (
+	"fmt"
+	"strings"
+
+	"promptgen/internal/fault"
+	"promptgen/model/checkpoint"
+	"promptgen/model/checkpoint/blob"
+	"promptgen/model/reshape"
+)
+
+// initFrom takes over the weights of a model folder, carried over to this run's
+// shape and vocabulary where they differ.
+func (t *trainer) initFrom(dir string) error {
+	m, err := checkpoint.Load(dir, checkpoint.LoadOptions{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := t.takeMemory(!m.Params.HeadTied); err != nil {
+		return err
+	}
+	letGo := func(w []float32) { m.LetGo(blob.AsBytes(w)) }
+	r, err := reshape.Make(m.Params, t.cfg, t.oldIDs(m), letGo)
+	if err != nil {
+		return fault.Usage("%s: %w; change the config, or train new weights without --init-from", dir, err)
+	}
+	if err := r.Fill(t.params, t.o.Seed); err != nil {
+		return err
+	}
+	if notes := r.Notes(); len(notes) > 0 {
+		t.obs.Notice(fmt.Sprintf("weights of %s, carried over: %s", dir, strings.Join(notes, "; ")))
+	}
+	return nil
+}
+
+// oldIDs are the ids in a model's vocabulary of the data's tokens; nil where the
+// two are the same, as far as is known.
+func (t *trainer) oldIDs(m *checkpoint.Model) []int32 {
+	if m.Vocab == nil || m.Vocab.Hash() == t.vocab.Hash() {
+		return nil
+	}
+	ids := make([]int32, t.vocab.Len())
+	for i := range ids {
+		ids[i] = reshape.New
+		if id, ok := m.Vocab.ID(t.vocab.Token(int32(i))); ok {
+			ids[i] = id
+		}
+	}
+	return ids
+}
