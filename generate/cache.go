@@ -73,9 +73,10 @@ func (p *pool) page() *page {
 	return &page{data: data, refs: 1}
 }
 
-// slabPages is how many pages are allocated together: enough that the system can
-// give large pages, few enough that a short text takes little.
-const slabPages = 4
+// slabPages is how many pages are asked for together, a long text's, so that the
+// system can give large ones. It gives them when they are first written to: a
+// short text takes little.
+const slabPages = 32
 
 // close gives all pages back, which nothing must read any more.
 func (p *pool) close() {

@@ -44,7 +44,7 @@ func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, erro
 		return nil, err
 	}
 	c, _ := src.Config()
-	layout := decode.Cache{Layers: c.NLayer, Heads: c.NHead, HeadDim: c.HeadDim(), DType: d}
+	layout := decode.Cache{Layers: c.NLayer, Heads: c.NHead, HeadDim: c.HeadDim(), DType: cacheType(d)}
 	act := map[model.Activation]kernel.Act{
 		model.GELUNew: kernel.ActGELUNew, model.GELU: kernel.ActGELU, model.ReLU: kernel.ActReLU,
 	}[c.Act()]
@@ -52,6 +52,16 @@ func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, erro
 		cpu: cpu, u: u, c: c, w: w, dtype: d, act: act, pool: &pool{layout: layout},
 		attn: decode.Attention{Cache: layout},
 	}, nil
+}
+
+func cacheType(d kernel.DType) kernel.DType {
+	switch d {
+	case kernel.FP32:
+		return kernel.FP32
+	case kernel.Q4_0:
+		return kernel.Q8_0
+	}
+	return kernel.BF16
 }
 
 // close gives the packed weights and the cache's pages back.

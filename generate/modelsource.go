@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"promptgen/internal/decode"
 	"promptgen/internal/kernel"
 	"promptgen/model/checkpoint"
 	"promptgen/model/checkpoint/blob"
@@ -21,24 +22,27 @@ type modelSource struct {
 	m *checkpoint.Model
 }
 
-func (s *modelSource) Columns(name string, k, n int, d kernel.DType, workers int) ColumnReader {
+func (s *modelSource) Parts(name string, k, n int, d kernel.DType, workers int) decode.Parts {
 	t, ok := s.m.Encoded(name)
 	if !ok {
-		return s.paramsSource.Columns(name, k, n, d, workers)
+		return s.paramsSource.Parts(name, k, n, d, workers)
 	}
 	size := len(t.Bytes) / n
 	per := make([][]float32, workers)
-	return func(worker, lo, hi int) ([][]byte, []float32, error) {
+	drop := releaser(s.m.LetGo, workers)
+	return func(worker, lo, hi int) (decode.Part, error) {
+		bytes := t.Bytes[lo*size : hi*size]
+		drop(worker, bytes)
 		if t.DType.Name() != d.String() {
-			floats := grow(&per[worker], (hi-lo)*k)
-			blob.Decode(floats, t.DType, t.Bytes[lo*size:hi*size])
-			return nil, floats, nil
+			floats := grow(&per[worker], (hi-lo)*k)[:(hi-lo)*k]
+			blob.Decode(floats, t.DType, bytes)
+			return decode.Part{Columns: floats}, nil
 		}
 		cols := make([][]byte, hi-lo)
 		for j := range cols {
-			cols[j] = t.Bytes[(lo+j)*size:][:size]
+			cols[j] = bytes[j*size:][:size]
 		}
-		return cols, nil, nil
+		return decode.Part{Encoded: cols}, nil
 	}
 }
 

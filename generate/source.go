@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"promptgen/internal/decode"
 	"promptgen/internal/kernel"
 	"promptgen/model"
 )
@@ -16,22 +17,16 @@ type Source interface {
 	// position table. It is used as long as the engine.
 	Vector(name string) ([]float32, error)
 
-	// Columns reads a matrix [k, n] for products in d, on so many workers. The
+	// Parts reads a matrix [k, n] for products in d, on so many workers. The
 	// embedding's columns are its tokens.
-	Columns(name string, k, n int, d kernel.DType, workers int) ColumnReader
+	Parts(name string, k, n int, d kernel.DType, workers int) decode.Parts
 
 	// Done says that a matrix has been read.
 	Done(name string)
 }
 
-// ColumnReader gives columns [lo,hi) of a matrix: either encoded in the dtype
-// asked for, as GGUF does, or one after another as float32. What it returns is
-// used until its next call with the same worker; calls with different workers
-// may run together.
-type ColumnReader func(worker, lo, hi int) (encoded [][]byte, floats []float32, err error)
-
 // FromParams is parameters in memory, which must not change while an engine is
-// made of them. release, if not nil, is told of each matrix that has been read.
+// made of them. release, if not nil, is told of what has been read.
 func FromParams(p *model.Params, release func([]float32)) Source {
 	s := &paramsSource{p: p, release: release, byName: make(map[string][]float32, len(p.Tensors))}
 	for _, t := range p.Tensors {
@@ -50,28 +45,39 @@ func (s *paramsSource) Config() (model.Config, bool) { return s.p.Config, !s.p.H
 
 func (s *paramsSource) Vector(name string) ([]float32, error) { return s.byName[name], nil }
 
+func (s *paramsSource) Parts(name string, k, n int, _ kernel.DType, workers int) decode.Parts {
+	data := s.byName[name]
+	if !ofTokens(name) {
+		return func(_, lo, hi int) (decode.Part, error) { return decode.Part{Rows: data[lo:], LD: n}, nil }
+	}
+	drop := releaser(s.release, workers)
+	return func(worker, lo, hi int) (decode.Part, error) {
+		part := data[lo*k : hi*k]
+		drop(worker, part)
+		return decode.Part{Columns: part}, nil
+	}
+}
+
 func (s *paramsSource) Done(name string) {
 	if s.release != nil {
 		s.release(s.byName[name])
 	}
 }
 
-func (s *paramsSource) Columns(name string, k, n int, _ kernel.DType, workers int) ColumnReader {
-	data := s.byName[name]
-	if name == embeddingName || name == headName { // stored [n, k]
-		return func(_, lo, hi int) ([][]byte, []float32, error) { return nil, data[lo*k : hi*k], nil }
-	}
-	per := make([][]float32, workers)
-	return func(worker, lo, hi int) ([][]byte, []float32, error) {
-		floats := grow(&per[worker], (hi-lo)*k)
-		for r := range k {
-			for j, v := range data[r*n+lo : r*n+hi] {
-				floats[j*k+r] = v
-			}
+// releaser lets go of what a worker was given before, when it asks for more:
+// of a large table only what is being read is then in memory.
+func releaser[T any](release func([]T), workers int) func(worker int, part []T) {
+	last := make([][]T, workers)
+	return func(worker int, part []T) {
+		if release != nil && last[worker] != nil {
+			release(last[worker])
 		}
-		return nil, floats, nil
+		last[worker] = part
 	}
 }
+
+// ofTokens says that a matrix is stored [n, k]: its columns are tokens.
+func ofTokens(name string) bool { return name == embeddingName || name == headName }
 
 // The names of the matrices that are not a layer's.
 const (

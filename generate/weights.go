@@ -6,7 +6,6 @@ import (
 	"promptgen/internal/decode"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
-	"promptgen/model/checkpoint/blob"
 )
 
 // weights are a model's parameters as decoding reads them: matrices packed in
@@ -16,6 +15,7 @@ type weights struct {
 	wpe        []float32      // [n_positions, n_embd]
 	blocks     []blockWeights
 	gain, bias []float32 // the last norm
+	mem        *decode.Memory
 }
 
 type blockWeights struct {
@@ -28,17 +28,19 @@ type blockWeights struct {
 // packWeights packs a source's weights for products in d. A value that is not
 // finite is an error that names its tensor.
 func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
-	enc, ok := blob.Named(d.String())
-	if !ok || d == kernel.FP16 {
-		return nil, fault.Usage("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", d)
-	}
 	c, untied := src.Config()
 	e, in := c.NEmbd, c.Inner()
-	if block := int(blob.QBlock); (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
+	if block := 32; (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
 		return nil, fault.Usage("%v stores weights in blocks of %d, and the model's n_embd (%d) and n_inner (%d) are no multiples of it: use bf16", d, block, e, in)
 	}
-	p := &packer{u: u, src: src, dtype: d, enc: enc, buf: make([][]byte, u.CPU().Threads())}
-	w := &weights{blocks: make([]blockWeights, c.NLayer)}
+	size := decode.PackedBytes
+	layer := size(d, e, 3*e) + size(d, e, e) + size(d, e, in) + size(d, in, e)
+	tables := 1
+	if untied {
+		tables = 2
+	}
+	w := &weights{blocks: make([]blockWeights, c.NLayer), mem: decode.NewMemory(tables*size(d, e, c.VocabSize) + c.NLayer*layer)}
+	p := &packer{u: u, src: src, dtype: d, mem: w.mem}
 	w.wte = p.matrix(embeddingName, e, c.VocabSize)
 	w.head = w.wte
 	if untied {
@@ -69,8 +71,7 @@ type packer struct {
 	u     *decode.Unit
 	src   Source
 	dtype kernel.DType
-	enc   blob.DType
-	buf   [][]byte // of each worker
+	mem   *decode.Memory
 	err   error
 }
 
@@ -94,23 +95,7 @@ func (p *packer) matrix(name string, k, n int) *decode.Matrix {
 	if p.err != nil {
 		return nil
 	}
-	read := p.src.Columns(name, k, n, p.dtype, len(p.buf))
-	m, err := p.u.Pack(p.dtype, k, n, func(worker, lo, hi int) ([][]byte, error) {
-		cols, floats, err := read(worker, lo, hi)
-		if err != nil || cols != nil {
-			return cols, err
-		}
-		if i := notFinite(floats); i >= 0 {
-			return nil, fmt.Errorf("value %d of column %d is not finite", i%k, lo+i/k)
-		}
-		b := blob.Encode(p.buf[worker][:0], p.enc, floats)
-		p.buf[worker] = b
-		cols = make([][]byte, hi-lo)
-		for j := range cols {
-			cols[j] = b[len(b)/len(cols)*j:][:len(b)/len(cols)]
-		}
-		return cols, nil
-	})
+	m, err := p.u.Pack(p.mem, p.dtype, k, n, p.src.Parts(name, k, n, p.dtype, p.u.CPU().Threads()))
 	p.fail(name, err)
 	p.src.Done(name)
 	return m
@@ -132,31 +117,14 @@ func notFinite(x []float32) int {
 	return -1
 }
 
-// matrices calls f for each that a step multiplies by.
-func (w *weights) matrices(f func(*decode.Matrix)) {
-	f(w.head)
-	for _, b := range w.blocks {
-		for _, m := range []*decode.Matrix{b.attn, b.proj, b.fc, b.out} {
-			f(m)
-		}
-	}
-}
-
 // free gives the packed matrices' memory back.
-func (w *weights) free() {
-	drop := func(m *decode.Matrix) {
-		if m != nil {
-			m.Free()
-		}
-	}
-	if w.head != w.wte {
-		drop(w.wte)
-	}
-	w.matrices(drop)
-}
+func (w *weights) free() { w.mem.Free() }
 
 // bytes is what a step reads of the weights.
-func (w *weights) bytes() (n int) {
-	w.matrices(func(m *decode.Matrix) { n += m.Bytes() })
+func (w *weights) bytes() int {
+	n := w.head.Bytes()
+	for _, b := range w.blocks {
+		n += b.attn.Bytes() + b.proj.Bytes() + b.fc.Bytes() + b.out.Bytes()
+	}
 	return n
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"promptgen/generate"
+	"promptgen/internal/decode"
 	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/train"
@@ -211,13 +212,13 @@ func (s randomSource) Vector(name string) ([]float32, error) {
 	return nil, nil
 }
 
-func (s randomSource) Columns(name string, k, _ int, _ kernel.DType, workers int) generate.ColumnReader {
+func (s randomSource) Parts(name string, k, _ int, _ kernel.DType, workers int) decode.Parts {
 	buf := make([][]float32, workers)
-	return func(worker, lo, hi int) ([][]byte, []float32, error) {
+	return func(worker, lo, hi int) (decode.Part, error) {
 		b := &buf[worker]
 		*b = slices.Grow((*b)[:0], (hi-lo)*k)[:(hi-lo)*k]
 		s.fill(*b, name, lo)
-		return nil, *b, nil
+		return decode.Part{Columns: *b}, nil
 	}
 }
 

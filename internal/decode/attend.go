@@ -7,82 +7,6 @@ import (
 	"promptgen/internal/kernel"
 )
 
-// PageRows is the number of tokens of a page. Small enough that a short text
-// wastes little, large enough that walking over pages costs little.
-const PageRows = panelCols
-
-// Cache describes the pages of a model's keys and values: for each layer and
-// head, the keys of PageRows tokens as a panel whose columns are the tokens, then
-// their values as panels whose steps are the tokens.
-type Cache struct {
-	Layers, Heads, HeadDim int
-	DType                  kernel.DType // FP32; all else: BF16
-}
-
-// Words is the size of a page, in words of 4 bytes.
-func (c Cache) Words() int { return c.Layers * c.Heads * (c.keyWords() + c.valueWords()) }
-
-// NewPages makes n pages in one piece of memory, which free gives back.
-func (c Cache) NewPages(n int) (pages [][]uint32, free func()) {
-	size := c.Words()
-	b, free := allocate(4 * size * n)
-	all := unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(b))), size*n)
-	for i := range n {
-		pages = append(pages, all[i*size:(i+1)*size:(i+1)*size])
-	}
-	return pages, free
-}
-
-func (c Cache) unit() int {
-	if c.DType == kernel.FP32 {
-		return 1
-	}
-	return 2
-}
-
-// width is HeadDim filled up to whole panels of values.
-func (c Cache) width() int { return roundUp(c.HeadDim, panelCols) }
-
-func (c Cache) keySteps() int   { return (c.HeadDim + c.unit() - 1) / c.unit() }
-func (c Cache) keyWords() int   { return c.keySteps() * panelCols }
-func (c Cache) valueSteps() int { return PageRows / c.unit() } // of a panel of a page
-func (c Cache) valueWords() int { return c.valueSteps() * c.width() }
-
-// head returns the keys and values of one head in a page.
-func (c Cache) head(page []uint32, layer, head int) (keys, values []uint32) {
-	at := (layer*c.Heads + head) * (c.keyWords() + c.valueWords())
-	keys = page[at:][:c.keyWords()]
-	return keys, page[at+c.keyWords():][:c.valueWords()]
-}
-
-// store writes the keys and values of token i of a page.
-func (c Cache) store(keys, values []uint32, i int, k, v []float32) {
-	if c.DType == kernel.FP32 {
-		for d := range k {
-			keys[d*panelCols+i] = math.Float32bits(k[d])
-			values[(d/panelCols*PageRows+i)*panelCols+d%panelCols] = math.Float32bits(v[d])
-		}
-		return
-	}
-	for d := 0; d < len(k); d += 2 {
-		w := bf16(k[d])
-		if d+1 < len(k) {
-			w |= bf16(k[d+1]) << 16
-		}
-		keys[d/2*panelCols+i] = w
-	}
-	for d := range v {
-		w := &values[(d/panelCols*c.valueSteps()+i/2)*panelCols+d%panelCols]
-		if i%2 == 0 {
-			*w = bf16(v[d]) // the other half becomes zero, which nothing must be added from
-		} else {
-			*w = *w&0xffff | bf16(v[d])<<16
-		}
-	}
-}
-
-func bf16(x float32) uint32 { return math.Float32bits(kernel.RoundBF16(x)) >> 16 }
-
 // Segment is consecutive rows of one sequence, which go behind the tokens that
 // its pages hold.
 type Segment struct {
@@ -108,7 +32,7 @@ func (u *Unit) Attend(a *Attention) {
 	u.cpu.Each(len(a.Segments)*heads, func(worker, i int) {
 		h := headJob{a, u, &u.per[worker], &a.Segments[i/heads], i % heads}
 		h.store()
-		f := h.format()
+		f := u.k.format(a.Cache.DType)
 		rows := h.seg.Rows - h.seg.From
 		tiles(rows, len(f.tiles), func(r, m int) { h.rows(f, h.seg.From+r, m) })
 	})
@@ -123,15 +47,6 @@ type headJob struct {
 	head int
 }
 
-func (h *headJob) format() *format { return h.u.k.format(h.dtype()) }
-
-func (h *headJob) dtype() kernel.DType {
-	if h.Cache.DType == kernel.FP32 {
-		return kernel.FP32
-	}
-	return kernel.BF16
-}
-
 // qkv is the part'th of query, key and value of row r of the segment.
 func (h *headJob) qkv(r, part int) []float32 {
 	d, width := h.Cache.HeadDim, h.Cache.Heads*h.Cache.HeadDim
@@ -139,10 +54,22 @@ func (h *headJob) qkv(r, part int) []float32 {
 }
 
 func (h *headJob) store() {
+	c := &h.Cache
+	keysAt, scalesAt, valuesAt := c.keysAt(h.Layer, h.head), c.scalesAt(h.Layer, h.head), c.valuesAt(h.Layer, h.head)
 	for r := range h.seg.Rows {
 		at := h.seg.Past + r
-		keys, values := h.Cache.head(h.seg.Pages[at/PageRows], h.Layer, h.head)
-		h.Cache.store(keys, values, at%PageRows, h.qkv(r, 1), h.qkv(r, 2))
+		page, i := h.seg.Pages[at/PageRows], at%PageRows
+		keys, values := page[keysAt:], page[valuesAt:]
+		switch k, v := h.qkv(r, 1), h.qkv(r, 2); c.DType {
+		case kernel.FP32:
+			c.storeFP32(keys, values, i, k, v)
+		case kernel.Q8_0:
+			h.u.Shape(&h.s.q, c.DType, 1, c.HeadDim)
+			h.u.Set(&h.s.q, 0, k)
+			c.storeQ8(keys, page[scalesAt:][:c.scaleWords()], values, i, h.s.q.data[:c.keySteps()*blockBytes], v)
+		default:
+			c.storeBF16(keys, values, i, k, v)
+		}
 	}
 }
 
@@ -155,51 +82,88 @@ func (h *headJob) rows(f *format, r, m int) {
 	n := past + m
 	ld := roundUp(n, PageRows)
 	s := grow(&h.s.scores, m*ld)
-	h.u.Shape(&h.s.q, h.dtype(), m, c.HeadDim)
+	h.u.Shape(&h.s.q, c.DType, m, c.HeadDim)
 	for i := range m {
 		h.u.Set(&h.s.q, i, h.qkv(r+i, 0))
 	}
-	for at := 0; at < n; at += PageRows {
-		keys, _ := c.head(h.seg.Pages[at/PageRows], h.Layer, h.head)
-		if next := at + PageRows; next < n {
-			ahead, _ := c.head(h.seg.Pages[next/PageRows], h.Layer, h.head)
-			h.u.fetch(ahead)
-		}
-		f.tiles[m-1](c.keySteps(), h.s.q.at(0, 0), h.s.q.stride, words(keys), floatPtr(s, at), 4*ld, 0)
-	}
+	h.scores(f, s, m, ld)
 	var sums [maxTile]float32
 	scale := float32(1 / math.Sqrt(float64(c.HeadDim)))
-	h.u.Shape(&h.s.p, h.dtype(), m, ld)
+	h.u.Shape(&h.s.p, c.DType, m, ld)
 	for i := range m {
 		row := s[i*ld:][:ld]
 		seen := past + i + 1
 		sums[i] = h.u.cpu.RowExp(row[:seen], row[:seen], scale)
 		clear(row[seen:])
-		h.u.Set(&h.s.p, i, row)
+		h.probabilities(i, row)
 	}
 	width := c.width()
 	out := grow(&h.s.out, m*width)
-	for at := 0; at < n; at += PageRows {
-		_, values := c.head(h.seg.Pages[at/PageRows], h.Layer, h.head)
-		if next := at + PageRows; next < n {
-			_, ahead := c.head(h.seg.Pages[next/PageRows], h.Layer, h.head)
-			h.u.fetch(ahead)
-		}
-		steps := f.steps(min(PageRows, n-at)) // what lies behind is of nobody
-		for d := 0; d < width; d += panelCols {
-			f.tiles[m-1](steps, h.s.p.at(0, at/f.unit), h.s.p.stride,
-				words(values[d*c.valueSteps():]), floatPtr(out, d), 4*width, min(at, 1))
-		}
-	}
+	h.values(f, out, m, n)
 	for i := range m {
 		d := c.HeadDim
 		h.u.cpu.RowScale(h.Out[(h.seg.Row+r+i)*c.Heads*d+h.head*d:][:d], out[i*width:][:d], 1/sums[i])
 	}
 }
 
-// fetch asks for what will be read next: the processor cannot know which page
-// follows.
-func (u *Unit) fetch(w []uint32) { u.k.fetch(words(w), len(w)*4/lineBytes) }
+// scores sets s [m, ld] to the products of the rows with all keys, ld of them.
+func (h *headJob) scores(f *format, s []float32, m, ld int) {
+	c := &h.Cache
+	at := c.keysAt(h.Layer, h.head)
+	pages := h.seg.Pages[:ld/PageRows]
+	if m == 1 && f.scores != nil {
+		next := 4 * c.scalesAt(h.Layer, h.head)
+		f.scores(c.keySteps(), h.s.q.at(0, 0), &pages[0], len(pages), 4*at, next, &s[0])
+		return
+	}
+	for i, page := range pages {
+		f.tiles[m-1](c.keySteps(), h.s.q.at(0, 0), h.s.q.stride, words(page[at:]), floatPtr(s, i*PageRows), 4*ld, 0)
+	}
+}
+
+// probabilities makes row, as long as the pages, row i of what values are
+// multiplied by.
+func (h *headJob) probabilities(i int, row []float32) {
+	if h.Cache.DType != kernel.Q8_0 {
+		h.u.Set(&h.s.p, i, row)
+		return
+	}
+	at := 4 * h.Cache.scalesAt(h.Layer, h.head)
+	h.u.k.quantizeScaled(len(row)/PageRows, &row[0], h.s.p.at(i, 0), q8Zero, &h.seg.Pages[0], at)
+}
+
+// values sets out [m, width] to the products of the probabilities with the
+// values of n tokens.
+func (h *headJob) values(f *format, out []float32, m, n int) {
+	c := &h.Cache
+	at, width := c.valuesAt(h.Layer, h.head), c.width()
+	pages := h.seg.Pages[:(n+PageRows-1)/PageRows]
+	last := f.steps(n - (len(pages)-1)*PageRows) // what lies behind is of nobody
+	for d := 0; d < width; d += panelCols {
+		at := at + d/panelCols*c.panelWords()
+		if m == 1 && f.scores != nil {
+			walk, next := f.values1, 0
+			if d+2*panelCols <= width {
+				walk = f.values2
+			}
+			if head := h.head + h.u.cpu.Threads(); head < c.Heads { // likely this thread's next
+				next = 4 * c.keysAt(h.Layer, head)
+			}
+			walk(last, h.s.p.at(0, 0), &pages[0], len(pages), 4*at, next, &out[d])
+			if d+2*panelCols <= width {
+				d += panelCols
+			}
+			continue
+		}
+		for i, page := range pages {
+			steps := c.valueSteps()
+			if i == len(pages)-1 {
+				steps = last
+			}
+			f.tiles[m-1](steps, h.s.p.at(0, i*c.valueSteps()), h.s.p.stride, words(page[at:]), floatPtr(out, d), 4*width, min(i, 1))
+		}
+	}
+}
 
 // maxTile is the most rows that any tile has.
 const maxTile = 12

@@ -13,6 +13,12 @@ const blockLen = 32
 // overwritten.
 type tile func(k int, a *byte, lda int, b *byte, c *float32, ldc, acc int)
 
+// walk multiplies one row by a head's panels, at bytes into each of n pages: what
+// a tile does in each, and the same sums. steps is how many a panel of keys has,
+// or those that the last page's tokens take. Bytes next into the first page it
+// reads ahead.
+type walk func(steps int, a *byte, pages *[]uint32, n, at, next int, c *float32)
+
 // format is how one dtype is stored and multiplied.
 type format struct {
 	unit  int    // values of the sum in a step
@@ -20,6 +26,14 @@ type format struct {
 	bStep int    // bytes of a step of a panel
 	long  int    // steps that are multiplied at a time where there are many rows
 	tiles []tile // [i] does i+1 rows
+
+	// pack makes a panel of so many steps from rows of 32 float32, ld bytes
+	// apart, and returns the largest magnitude's bits.
+	pack func(steps int, x *float32, ld int, to *byte) uint32
+
+	// scores gives 32 floats for each page; values adds up all pages, for one or
+	// two panels. nil: by tiles.
+	scores, values1, values2 walk
 }
 
 // Steps of quantized formats.
@@ -47,8 +61,9 @@ type kernels struct {
 	quantize func(blocks int, x *float32, to *byte, zero int)
 	round    func(n int, x *float32, to *byte)
 
-	// fetch asks for lines of memory that will be read soon.
-	fetch func(p *byte, lines int)
+	// quantizeScaled makes blocks of x, each multiplied by the 32 floats that
+	// lie at bytes into the next page.
+	quantizeScaled func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 }
 
 func (k *kernels) format(d kernel.DType) *format {
@@ -65,14 +80,14 @@ func (k *kernels) format(d kernel.DType) *format {
 
 func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 	return &kernels{
-		f32:  format{1, 4, 4 * panelCols, 256, f32},
-		bf16: format{2, 4, 4 * panelCols, 256, bf16},
-		q8:   format{blockLen, blockBytes, q8Bytes, 24, q8},
-		q4:   format{blockLen, blockBytes, q4Bytes, 48, q4},
+		f32:  format{unit: 1, aStep: 4, bStep: 4 * panelCols, long: 256, tiles: f32, pack: packF32Go},
+		bf16: format{unit: 2, aStep: 4, bStep: 4 * panelCols, long: 256, tiles: bf16, pack: packBF16Go},
+		q8:   format{unit: blockLen, aStep: blockBytes, bStep: q8Bytes, long: 24, tiles: q8, pack: packQ8Go},
+		q4:   format{unit: blockLen, aStep: blockBytes, bStep: q4Bytes, long: 48, tiles: q4, pack: packQ4Go},
 
-		quantize: quantizeGo,
-		round:    roundGo,
-		fetch:    func(*byte, int) {},
+		quantize:       quantizeGo,
+		quantizeScaled: quantizeScaledGo,
+		round:          roundGo,
 	}
 }
 

@@ -152,10 +152,49 @@ func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func scoresF32x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesF32x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesF32x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func scoresBF16x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesBF16x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesBF16x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesQ8x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesQ8x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
 func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
+
+//go:noescape
+func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
 //go:noescape
 func roundBF16AVX512(n int, x *float32, to *byte)
 
 //go:noescape
-func fetchX86(p *byte, lines int)
+func packF32AVX512(steps int, x *float32, ld int, to *byte) uint32
+
+//go:noescape
+func packBF16AVX512(steps int, x *float32, ld int, to *byte) uint32
+
+//go:noescape
+func packQ8AVX512(steps int, x *float32, ld int, to *byte) uint32
+
+//go:noescape
+func packQ4AVX512(steps int, x *float32, ld int, to *byte) uint32

@@ -16,18 +16,35 @@ type Matrix struct {
 	f     *format
 	steps int
 	data  []byte // panels
-	free  func()
 }
 
-// Columns gives columns [lo,hi) of a matrix, at most 32, each encoded in the
-// matrix's dtype as GGUF does: float32, bf16, or blocks of an fp16 scale and 32
-// values in 8 or 4 bits. What it returns is used until its next call with the
-// same worker, and calls with different workers may run together.
-type Columns func(worker, lo, hi int) ([][]byte, error)
+// Part is at most 32 columns of a matrix [K, N], in one of three forms.
+type Part struct {
+	// Encoded is each column in the matrix's dtype, as GGUF has it: float32,
+	// bf16, or blocks of an fp16 scale and 32 values in 8 or 4 bits.
+	Encoded [][]byte
 
-// Pack lays out the weights of a matrix [k, n]. For quantized dtypes k must be
-// a multiple of 32. A value that is not finite is an error.
-func (u *Unit) Pack(d kernel.DType, k, n int, columns Columns) (*Matrix, error) {
+	// Rows has value k of column j at k*LD+j; Columns has it at j*K+k.
+	Rows    []float32
+	LD      int
+	Columns []float32
+}
+
+// Parts gives columns [lo,hi) of a matrix. What it returns is used until its
+// next call with the same worker, and calls with different workers may run
+// together.
+type Parts func(worker, lo, hi int) (Part, error)
+
+// PackedBytes is the memory that a matrix takes.
+func PackedBytes(d kernel.DType, k, n int) int {
+	f := goKernels().format(d)
+	return (n + panelCols - 1) / panelCols * f.steps(k) * f.bStep
+}
+
+// Pack lays out the weights of a matrix [k, n], in PackedBytes of mem. For
+// quantized dtypes k must be a multiple of 32. A value that is not finite is an
+// error.
+func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix, error) {
 	m := &Matrix{DType: d, K: k, N: n, f: u.k.format(d)}
 	if d == kernel.FP16 {
 		return nil, fmt.Errorf("weights cannot be multiplied as %v", d)
@@ -36,32 +53,72 @@ func (u *Unit) Pack(d kernel.DType, k, n int, columns Columns) (*Matrix, error) 
 		return nil, fmt.Errorf("rows of %d weights cannot be cut into the blocks of %d that %v has", k, blockLen, d)
 	}
 	m.steps = m.f.steps(k)
-	panels := (n + panelCols - 1) / panelCols
-	m.data, m.free = allocate(panels * m.steps * m.f.bStep)
+	m.data = mem.Take(PackedBytes(d, k, n))
 	var once sync.Once
 	var fail error
-	u.cpu.Each(panels, func(worker, p int) {
-		cols, err := columns(worker, p*panelCols, min((p+1)*panelCols, n))
+	u.cpu.Each((n+panelCols-1)/panelCols, func(worker, p int) {
+		lo, hi := p*panelCols, min((p+1)*panelCols, n)
+		part, err := parts(worker, lo, hi)
 		if err == nil {
-			err = m.fill(u.panel(m, p), cols, p*panelCols)
+			err = u.packPart(&u.per[worker], m, part, lo, hi)
 		}
 		if err != nil {
 			once.Do(func() { fail = err })
 		}
 	})
 	if fail != nil {
-		m.Free()
 		return nil, fail
 	}
 	return m, nil
 }
 
-// Free gives the memory back. The matrix must not be used any more.
-func (m *Matrix) Free() {
-	if m.free != nil {
-		m.free()
+// packPart packs columns [lo,hi).
+func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
+	panel := u.panel(m, lo/panelCols)
+	if part.Encoded != nil {
+		return m.fill(panel, part.Encoded, lo)
 	}
-	m.data, m.free = nil, nil
+	rows, ld := part.Rows, part.LD
+	if rows == nil || hi-lo < panelCols || m.K%m.f.unit > 0 {
+		ld = panelCols
+		rows = grow(&s.tile, m.steps*m.f.unit*ld)
+		clear(rows)
+		if part.Rows != nil {
+			for k := range m.K {
+				copy(rows[k*ld:][:hi-lo], part.Rows[k*part.LD:])
+			}
+		} else {
+			turn(rows, part.Columns, m.K, hi-lo)
+		}
+	}
+	top := m.f.pack(m.steps, &rows[0], 4*ld, &panel[0])
+	if largest := math.Float32frombits(top); largest-largest == 0 && toHalf(largest/127) < 0x7c00 {
+		return nil
+	}
+	for j := range hi - lo {
+		for k := range m.K {
+			if v := rows[k*ld+j]; v-v != 0 {
+				return fmt.Errorf("value %d of column %d is not finite", k, lo+j)
+			}
+		}
+	}
+	if m.f.unit == blockLen {
+		return fmt.Errorf("columns %d to %d hold values that are too large for %v", lo, hi-1, m.DType)
+	}
+	return nil
+}
+
+// turn makes rows of 32 of n columns of k values. It goes over small squares, so
+// that what is written stays in the first cache.
+func turn(rows, columns []float32, k, n int) {
+	const side = 16
+	for r := 0; r < k; r += side {
+		for j := range n {
+			for i, v := range columns[j*k+r : j*k+min(k, r+side)] {
+				rows[(r+i)*panelCols+j] = v
+			}
+		}
+	}
 }
 
 // Bytes is what the weights take, and what a product reads.
@@ -72,7 +129,8 @@ func (u *Unit) panel(m *Matrix, p int) []byte {
 	return m.data[p*size : (p+1)*size]
 }
 
-// fill packs columns, of which first is the number of the first, into a panel.
+// fill packs encoded columns, of which first is the number of the first, into a
+// panel.
 func (m *Matrix) fill(panel []byte, cols [][]byte, first int) error {
 	for j, c := range cols {
 		if k, ok := m.finite(c); !ok {

@@ -95,6 +95,23 @@ func half(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
+// toHalf rounds to fp16, ties to even; what is too large becomes infinity, NaN
+// stays NaN.
+func toHalf(f float32) uint16 {
+	u := math.Float32bits(f)
+	sign := uint16(u >> 16 & 0x8000)
+	u &= 0x7fffffff
+	switch {
+	case u > 0x7f800000:
+		return sign | 0x7e00
+	case u >= 0x477ff000: // from the middle between the largest and the next on
+		return sign | 0x7c00
+	case u < 0x38800000: // a multiple of 2^-24
+		return sign | uint16(math.RoundToEven(float64(math.Float32frombits(u))*(1<<24)))
+	}
+	return sign | uint16((u-0x38000000+0xfff+u>>13&1)>>13)
+}
+
 // quantizeGo makes blocks of an operand: 32 values as multiples of their largest
 // magnitude's 127th part, and -zero times the sum of the multiples. NaN and
 // infinity make the scale so, and with it every product.
@@ -118,6 +135,17 @@ func quantizeGo(blocks int, px *float32, pto *byte, zero int) {
 		}
 		le.PutUint32(to[blockScale:], math.Float32bits(largest/127))
 		le.PutUint32(to[blockOffset:], uint32(int32(-zero*sum)))
+	}
+}
+
+func quantizeScaledGo(blocks int, px *float32, to *byte, zero int, pages *[]uint32, at int) {
+	x := unsafe.Slice(px, blocks*blockLen)
+	for i, page := range unsafe.Slice(pages, blocks) {
+		var scaled [blockLen]float32
+		for j, s := range page[at/4:][:blockLen] {
+			scaled[j] = x[i*blockLen+j] * math.Float32frombits(s)
+		}
+		quantizeGo(1, &scaled[0], (*byte)(unsafe.Add(unsafe.Pointer(to), i*blockBytes)), zero)
 	}
 }
 

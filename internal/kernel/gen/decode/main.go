@@ -30,9 +30,18 @@ func main() {
 	}
 	quantTileAVX2("tileQ8x256", q8)
 	quantTileAVX2("tileQ4x256", q4)
-	quantize()
+	for _, f := range []walkFormat{walkF32, walkBF16, walkQ8} {
+		scores(f)
+		values(f, 1)
+		values(f, 2)
+	}
+	quantize("quantizeAVX512", false)
+	quantize("quantizeScaledAVX512", true)
 	roundBF16()
-	fetch()
+	packF32()
+	packBF16()
+	packQ8()
+	packQ4()
 	Generate()
 }
 

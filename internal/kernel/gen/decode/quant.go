@@ -136,18 +136,34 @@ func quantTileAVX2(name string, q quantFormat) {
 }
 
 // quantize makes blocks of activations. The largest magnitude is found among
-// the bits as integers, so that NaN counts as the largest.
-func quantize() {
-	TEXT("quantizeAVX512", NOSPLIT, "func(blocks int, x *float32, to *byte, zero int)")
+// the bits as integers, so that NaN counts as the largest. If scaled, each block
+// is multiplied first by the 32 floats that lie at bytes into the next page.
+func quantize(name string, scaled bool) {
+	if scaled {
+		TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)")
+	} else {
+		TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int)")
+	}
 	Pragma("noescape")
 	n, x, to := Load(Param("blocks"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
 	zero := GP64()
 	Load(Param("zero"), zero)
+	var pages, at, scales Register
+	if scaled {
+		pages, at, scales = Load(Param("pages"), GP64()), Load(Param("at"), GP64()), GP64()
+	}
 	VMOVUPS(absolute, Z10)
 	VMOVSS(steps127, X11)
 	Label("block")
+	if scaled {
+		MOVQ(Mem{Base: pages}, scales)
+		ADDQ(Imm(sliceBytes), pages)
+	}
 	for i := range 2 {
 		VMOVUPS(Mem{Base: x, Disp: 64 * i}, zmm[i])
+		if scaled {
+			VMULPS(Mem{Base: scales, Index: at, Scale: 1, Disp: 64 * i}, zmm[i], zmm[i])
+		}
 		VPANDD(Z10, zmm[i], zmm[2+i])
 	}
 	foldInt(2, 3, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
@@ -204,7 +220,10 @@ func roundBF16() {
 	end()
 }
 
-var upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127 Mem
+var (
+	upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127    Mem
+	roundHalf, lowByte, minusEighth, eightAndHalf, fifteen, oneFloat Mem
+)
 
 // constants, each filling 64 bytes.
 func constants() {
@@ -221,4 +240,10 @@ func constants() {
 	signBits = fill("signBits", 0x80808080)
 	absolute = fill("absolute", 0x7fffffff)
 	steps127 = fill("steps127", 0x42fe0000)
+	roundHalf = fill("roundHalf", 0x7fff)
+	lowByte = fill("lowByte", 0xff)
+	minusEighth = fill("minusEighth", 0xbe000000)
+	eightAndHalf = fill("eightAndHalf", 0x41080000)
+	fifteen = fill("fifteen", 15)
+	oneFloat = fill("oneFloat", 0x3f800000)
 }

@@ -198,16 +198,3 @@ func widen(t *tile, u int) {
 		}
 	}
 }
-
-// fetch asks for lines of memory that will be read soon.
-func fetch() {
-	TEXT("fetchX86", NOSPLIT, "func(p *byte, lines int)")
-	Pragma("noescape")
-	p, n := Load(Param("p"), GP64()), Load(Param("lines"), GP64())
-	Label("more")
-	PREFETCHT0(Mem{Base: p})
-	ADDQ(Imm(64), p)
-	DECQ(n)
-	JNZ(LabelRef("more"))
-	RET()
-}

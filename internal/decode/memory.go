@@ -1,0 +1,29 @@
+package decode
+
+// Memory is one mapping that packed matrices lie in side by side: small ones
+// would have no huge pages of their own.
+type Memory struct {
+	rest []byte
+	free func()
+}
+
+// NewMemory has room for so many bytes. It takes none of the machine's before
+// they are written to.
+func NewMemory(n int) *Memory {
+	m := &Memory{}
+	m.rest, m.free = allocate(n)
+	return m
+}
+
+// Take is the next n bytes, beginning with a cache line.
+func (m *Memory) Take(n int) []byte {
+	b := m.rest[:n:n]
+	m.rest = m.rest[min(roundUp(n, lineBytes), len(m.rest)):]
+	return b
+}
+
+// Free gives all of it back. What lies in it must not be used any more.
+func (m *Memory) Free() {
+	m.free()
+	*m = Memory{free: func() {}}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+
+	"promptgen/internal/kernel/gen/evex"
+)
+
+// A walk multiplies one row by the panels that a head has in one page of the
+// cache after another. It does what a tile of one row would do in each, in the
+// same order, but is called once, and asks for a page while it works on the one
+// before: pages lie far apart, and the processor cannot know which follows.
+
+// sliceBytes is the size of a Go slice, whose first word is its data's address.
+const sliceBytes = 24
+
+// walkFormat is how a format's step is multiplied: bytes a step of the row has,
+// bytes a step of a panel has, and the code that adds step u to the sums
+// (registers 2*p and 2*p+1 for panel p, whose data begins p*apart bytes on).
+type walkFormat struct {
+	suffix  string
+	aStep   int
+	bStep   int
+	page    int // steps that the tokens of a page take
+	unroll  int
+	step    func(w *walk, u, panels, apart int)
+	trailer int // bytes behind a page's keys that will be wanted next
+}
+
+var (
+	walkF32  = walkFormat{"F32x512", 4, panelBytes, 32, 8, (*walk).fma, 0}
+	walkBF16 = walkFormat{"BF16x512", 4, panelBytes, 16, 8, (*walk).dot, 0}
+	walkQ8   = walkFormat{"Q8x512", blockBytes, q8.bytes, 1, 1, (*walk).block, 128}
+)
+
+type walk struct {
+	walkFormat
+	a, b, next Register // the row; this page's panels; those of the next page
+}
+
+// scores is the row's product with each page's keys, 32 columns of C a page.
+func scores(f walkFormat) {
+	TEXT("scores"+f.suffix, NOSPLIT, "func(k int, a *byte, pages *[]uint32, n, at, next int, c *float32)")
+	Pragma("noescape")
+	w := &walk{walkFormat: f, a: GP64(), b: GP64(), next: GP64()}
+	k, a0, c := Load(Param("k"), GP64()), Load(Param("a"), GP64()), Load(Param("c"), GP64())
+	w.pages(func() {
+		left := GP64()
+		MOVQ(k, left)
+		MOVQ(a0, w.a)
+		w.clear(1)
+		w.steps(left, 1, 0)
+		for i := 0; i < w.trailer; i += 64 {
+			PREFETCHT0(Mem{Base: w.next, Disp: i})
+		}
+		w.store(c, 1)
+		ADDQ(Imm(panelBytes), c)
+	})
+	end()
+}
+
+// values is the row's product with the values of all pages, of which the last
+// has so many steps, for one or two panels of columns.
+func values(f walkFormat, panels int) {
+	TEXT(fmt.Sprintf("values%s_%d", f.suffix, panels), NOSPLIT, "func(last int, a *byte, pages *[]uint32, n, at, next int, c *float32)")
+	Pragma("noescape")
+	w := &walk{walkFormat: f, a: Load(Param("a"), GP64()), b: GP64(), next: GP64()}
+	last, c := Load(Param("last"), GP64()), Load(Param("c"), GP64())
+	w.clear(panels)
+	w.pages(func() {
+		left, n := GP64(), GP64()
+		Load(Param("n"), n)
+		MOVQ(U32(uint32(f.page)), left)
+		CMPQ(n, Imm(1))
+		CMOVQEQ(last, left)
+		w.steps(left, panels, f.page*f.bStep)
+	})
+	w.store(c, panels)
+	end()
+}
+
+// pages runs body with b at each page's panels, and next at those of the page
+// after it; after the last that is where the row after this one begins. The
+// argument n counts down.
+func (w *walk) pages(body func()) {
+	n, list, at := GP64(), Load(Param("pages"), GP64()), Load(Param("at"), GP64())
+	first := GP64()
+	MOVQ(Mem{Base: list}, first)
+	next := Load(Param("next"), GP64())
+	ADDQ(next, first)
+	Label("page")
+	MOVQ(Mem{Base: list}, w.b)
+	ADDQ(at, w.b)
+	MOVQ(first, w.next)
+	Load(Param("n"), n)
+	CMPQ(n, Imm(1))
+	JEQ(LabelRef("last"))
+	MOVQ(Mem{Base: list, Disp: sliceBytes}, w.next)
+	ADDQ(at, w.next)
+	Label("last")
+	ADDQ(Imm(sliceBytes), list)
+	body()
+	count, err := Param("n").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	DECQ(count.Addr)
+	JNZ(LabelRef("page"))
+}
+
+// steps adds left of them.
+func (w *walk) steps(left Register, panels, apart int) {
+	if w.unroll > 1 {
+		CMPQ(left, Imm(uint64(w.unroll)))
+		JLT(LabelRef("tail"))
+		Label("loop")
+		w.some(w.unroll, panels, apart)
+		SUBQ(Imm(uint64(w.unroll)), left)
+		CMPQ(left, Imm(uint64(w.unroll)))
+		JGE(LabelRef("loop"))
+		Label("tail")
+		TESTQ(left, left)
+		JZ(LabelRef("done"))
+	}
+	Label("single")
+	w.some(1, panels, apart)
+	DECQ(left)
+	JNZ(LabelRef("single"))
+	Label("done")
+}
+
+// some adds n steps.
+func (w *walk) some(n, panels, apart int) {
+	for p := range panels {
+		for line := 0; line < n*w.bStep; line += 64 {
+			PREFETCHT0(Mem{Base: w.next, Disp: p*apart + line})
+		}
+	}
+	for u := range n {
+		w.step(w, u, panels, apart)
+	}
+	ADDQ(U32(uint32(n*w.aStep)), w.a)
+	ADDQ(U32(uint32(n*w.bStep)), w.b)
+	ADDQ(U32(uint32(n*w.bStep)), w.next)
+}
+
+func (w *walk) clear(panels int) {
+	for i := range 2 * panels {
+		VXORPS(zmm[i], zmm[i], zmm[i])
+	}
+}
+
+func (w *walk) store(c Register, panels int) {
+	for i := range 2 * panels {
+		VMOVUPS(zmm[i], Mem{Base: c, Disp: 64 * i})
+	}
+}
+
+// fma is a step of fp32.
+func (w *walk) fma(u, panels, apart int) {
+	a := zmm[8+u%8]
+	VBROADCASTSS(Mem{Base: w.a, Disp: 4 * u}, a)
+	for p := range panels {
+		for j := range 2 {
+			VFMADD231PS(Mem{Base: w.b, Disp: p*apart + u*panelBytes + 64*j}, a, zmm[2*p+j])
+		}
+	}
+}
+
+// dot is a step of pairs of bf16.
+func (w *walk) dot(u, panels, apart int) {
+	const a, b = 8, 16
+	VBROADCASTSS(Mem{Base: w.a, Disp: 4 * u}, zmm[a+u%8])
+	for p := range panels {
+		for j := range 2 {
+			i := 2*p + j
+			to := b + (u%4)*4 + i
+			VMOVUPS(Mem{Base: w.b, Disp: p*apart + u*panelBytes + 64*j}, zmm[to])
+			evex.DPBF16(i, a+u%8, to)
+		}
+	}
+}
+
+// block is a step of q8_0.
+func (w *walk) block(_, panels, apart int) {
+	const sum, weight, scale = 8, 16, 24
+	for p := range panels {
+		for j := range 2 {
+			s := zmm[sum+2*p+j]
+			VPBROADCASTD(Mem{Base: w.a, Disp: blockOffset}, s)
+			for g := range 8 {
+				VMOVUPS(Mem{Base: w.b, Disp: p*apart + scaleArea + (g*2+j)*64}, zmm[weight+g])
+				VPDPBUSD_BCST(Mem{Base: w.a, Disp: 4 * g}, zmm[weight+g], s)
+			}
+			VCVTPH2PS(Mem{Base: w.b, Disp: p*apart + 32*j}, zmm[scale+2*p+j])
+			VCVTDQ2PS(s, s)
+			VMULPS_BCST(Mem{Base: w.a, Disp: blockScale}, zmm[scale+2*p+j], zmm[scale+2*p+j])
+			VFMADD231PS(zmm[scale+2*p+j], s, zmm[2*p+j])
+		}
+	}
+}
+
+// scaleArea is where the values of a quantized block begin.
+const scaleArea = 64
