@@ -110,6 +110,9 @@ type buffers struct {
 	dheads []float32 // [rows, C]
 	dqkv   []float32 // [rows, 3C]
 	logits []float32 // [chunk of rows, V]
+
+	low, dlow []float32 // [rows, rank] between the halves of an adapter, and its gradient
+	lowIn     []float32 // [rows, in] what goes into an adapter under its dropout
 }
 
 // Buffers is the table of everything that a graph with these options
@@ -153,7 +156,31 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 		l.add(Workspace, InAttention, "attn heads gradient", rows*width, &b.dheads)
 		l.add(Workspace, InAttention, "qkv gradient", rows*3*width, &b.dqkv)
 	}
+	b.adapters(&l, c, backward)
 	return l.table
+}
+
+// adapters lists what low-rank adapters work with. Nothing of theirs is kept:
+// one product of few columns gives it again.
+func (b *buffers) adapters(l *layout, c Config, backward bool) {
+	lora, rows := l.o.Trainable.LoRA, l.o.Batch*l.o.SeqLen
+	if !lora.On() {
+		return
+	}
+	l.add(Workspace, InLayer, "adapter", rows*lora.Rank, &b.low)
+	if !backward {
+		return
+	}
+	l.add(Workspace, InLayer, "adapter gradient", rows*lora.Rank, &b.dlow)
+	widest := 0
+	for _, s := range c.Tensors(false) {
+		if lora.Adapts(s) {
+			widest = max(widest, s.Shape[0])
+		}
+	}
+	if lora.Dropout > 0 {
+		l.add(Workspace, InLayer, "adapter input", rows*widest, &b.lowIn)
+	}
 }
 
 // sublayers lists the values of every layer. What the backward pass does not
@@ -165,7 +192,7 @@ func (b *buffers) sublayers(l *layout, c Config) {
 	never := func(int) bool { return false } // one pass over memory gives it again
 	attnInside := func(i int) bool { return attnAll(i) && l.o.recompute(i) == RecomputeOff }
 	mlpInside := func(i int) bool { return mlpAll(i) && l.o.recompute(i) == RecomputeOff }
-	stream := func(i int) bool { return attnAll(i) && l.o.recompute(i) != RecomputeLayers }
+	stream := func(i int) bool { return mlpAll(i) && l.o.recompute(i) != RecomputeLayers } // which the MLP reads
 	// With whole layers computed again, the attention's inside waits for its
 	// backward pass while the MLP's is at work.
 	attn := InAttention

@@ -20,6 +20,10 @@ const (
 	dropAttnResidual
 	dropMLPResidual
 	roundMoments // not dropout: see RoundingKey
+	dropLowAttn  // what goes into the adapters of c_attn, attn.c_proj, c_fc, mlp.c_proj
+	dropLowProj
+	dropLowFc
+	dropLowOut
 )
 
 // key is what the random bits of a site follow from.

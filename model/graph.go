@@ -22,8 +22,8 @@ type GraphOptions struct {
 	Sequences   int
 	BF16        bool // operands of matrix products rounded to bfloat16
 	Recompute   Recompute
-	ForwardOnly bool // Eval and Logits only: no gradients, least memory
-	Trainable   Trainable
+	ForwardOnly bool      // Eval and Logits only: no gradients, least memory
+	Trainable   Trainable // its LoRA is that of the parameters
 	// LabelSmoothing is the share of each target that Step divides among all
 	// tokens; Eval's losses are not smoothed.
 	LabelSmoothing float32
@@ -126,6 +126,7 @@ var errUpstream = errors.New("the gradient that arrives is not the residual stre
 // NewGraph allocates the buffers and builds the graph of p.
 func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 	o = o.withDefaults(p.Config)
+	o.Trainable.LoRA = p.LoRA
 	l := p.Config.Faults()
 	if p.Config.VocabSize == 0 {
 		l.Addf("vocab_size is not set")

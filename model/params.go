@@ -82,6 +82,8 @@ type Block struct {
 	LN2Gain, LN2Bias []float32 // [n_embd]
 	FcW, FcB         []float32 // mlp.c_fc: [n_embd, n_inner], [n_inner]
 	OutW, OutB       []float32 // mlp.c_proj: [n_inner, n_embd], [n_embd]
+
+	AttnLow, ProjLow, FcLow, OutLow LowRank // the matrices' adapters
 }
 
 // Params are the weights of a model, or anything that has their shape: their
@@ -89,7 +91,8 @@ type Block struct {
 // fields are views of it.
 type Params struct {
 	Config  Config
-	Tensors []Tensor // in the order of Config.Tensors
+	LoRA    LoRA     // the adapters there are
+	Tensors []Tensor // in the order of Config.Tensors, then those of LoRA.Tensors
 
 	WTE      []float32 // token embedding [vocab, n_embd]
 	WPE      []float32 // position embedding [n_positions, n_embd]
@@ -124,8 +127,12 @@ func ParamsOver(c Config, untied bool, arena []float32) *Params {
 // ParamsFrom makes parameters of slices that lie anywhere (a mapped file), one
 // for each of Config.Tensors, each of the right length.
 func ParamsFrom(c Config, untied bool, data [][]float32) *Params {
-	specs := c.Tensors(untied)
-	p := &Params{Config: c, Tensors: make([]Tensor, len(specs)), HeadTied: !untied}
+	return paramsFrom(c, untied, LoRA{}, data)
+}
+
+func paramsFrom(c Config, untied bool, lora LoRA, data [][]float32) *Params {
+	specs := append(c.Tensors(untied), lora.Tensors(c)...)
+	p := &Params{Config: c, LoRA: lora, Tensors: make([]Tensor, len(specs)), HeadTied: !untied}
 	for i, s := range specs {
 		p.Tensors[i] = Tensor{s, data[i]}
 	}
@@ -149,6 +156,14 @@ func ParamsFrom(c Config, untied bool, data [][]float32) *Params {
 	p.Head = p.WTE
 	if untied {
 		p.Head = next()
+	}
+	for l := range p.Blocks {
+		b, matrices := &p.Blocks[l], [...]string{"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
+		for i, low := range []*LowRank{&b.AttnLow, &b.ProjLow, &b.FcLow, &b.OutLow} {
+			if lora.Adapts(TensorSpec{fmt.Sprintf("transformer.h.%d.%s.weight", l, matrices[i]), make([]int, 2)}) {
+				low.A, low.B = next(), next()
+			}
+		}
 	}
 	return p
 }

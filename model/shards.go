@@ -27,13 +27,14 @@ func (g *Graph) OnFinal(f func(tensor int)) { g.onFinal = f }
 
 // finalFrom is the first of the tensors that an operation with these inputs,
 // and those before it in the backward pass, complete: the layers' tensors lie
-// in the order of the forward pass. The tied head is the token embedding and
-// not complete yet.
+// in the order of the forward pass. Those that are not trained do not count. The
+// tied head is the token embedding and not complete yet.
 func (b *builder) finalFrom(in []edge) int {
 	from := len(b.nodes)
 	for _, e := range in {
 		for i, n := range b.nodes {
-			if n == e.node && (i > 0 || !b.g.p.HeadTied) {
+			trained := b.train && b.g.own.Tensors[i].Data != nil
+			if n == e.node && trained && (i > 0 || !b.g.p.HeadTied) {
 				from = min(from, i)
 			}
 		}

@@ -60,19 +60,20 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 	g := b.g
 	c, p, a := g.cfg, &g.p.Blocks[l], &g.buf.attn[l]
 	width := c.NEmbd
+	attnLow, projLow := adapter{p.AttnLow, l, dropLowAttn}, adapter{p.ProjLow, l, dropLowProj}
 
 	// inside is what a recomputing backward pass does again.
 	inside := func() {
 		rows := g.run.rows
 		g.cpu.LayerNormForward(g.buf.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias,
 			rows, width, float32(c.LayerNormEpsilon))
-		g.product(kernel.Gemm{M: rows, N: 3 * width, K: width, A: g.buf.norm, B: p.AttnW, C: a.qkv, Bias: p.AttnB})
+		g.linear(kernel.Gemm{M: rows, N: 3 * width, K: width, A: g.buf.norm, B: p.AttnW, C: a.qkv, Bias: p.AttnB}, &attnLow)
 		g.cpu.AttentionForward(g.attention(l))
 	}
 	whole := func() {
 		inside()
-		g.product(kernel.Gemm{M: g.run.rows, N: width, K: width, A: a.heads, B: p.ProjW, C: a.y,
-			Bias: p.ProjB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropAttnResidual)})
+		g.linear(kernel.Gemm{M: g.run.rows, N: width, K: width, A: a.heads, B: p.ProjW, C: a.y,
+			Bias: p.ProjB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropAttnResidual)}, &projLow)
 	}
 	if b.train {
 		g.again[l] = whole
@@ -84,8 +85,8 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 	}
 	in := b.upstream(x)
 	dnorm := in.grad != nil || b.trains(p.LN1Gain, p.LN1Bias) // the gradient of norm is wanted
-	dqkv := dnorm || b.trains(p.AttnW, p.AttnB)
-	norm := b.trains(p.AttnW)
+	dqkv := dnorm || b.trains(p.AttnW, p.AttnB, p.AttnLow.A)
+	norm := b.trains(p.AttnW, p.AttnLow.A)
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
@@ -96,7 +97,7 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropAttnResidual)
-		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, wanted(dqkv, g.buf.dheads), width, width)
+		g.linearBackward(a.heads, dy, p.ProjW, d.ProjW, d.ProjB, wanted(dqkv, g.buf.dheads), width, width, &projLow, d.ProjLow)
 		if !dqkv {
 			return
 		}
@@ -104,14 +105,14 @@ func (b *builder) attention(l int, x *gorgonia.Node, xs []float32) *gorgonia.Nod
 		if norm {
 			g.cpu.LayerNormAgain(g.buf.norm, a.mean, a.rstd, g.rows(xs, width), p.LN1Gain, p.LN1Bias, rows, width)
 		}
-		g.linearBackward(g.buf.norm, g.rows(g.buf.dqkv, 3*width), p.AttnW, d.AttnW, d.AttnB, wanted(dnorm, g.buf.norm), width, 3*width)
+		g.linearBackward(g.buf.norm, g.rows(g.buf.dqkv, 3*width), p.AttnW, d.AttnW, d.AttnB, wanted(dnorm, g.buf.norm), width, 3*width, &attnLow, d.AttnLow)
 		if dnorm {
 			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN1Gain, d.LN1Bias, g.rows(g.buf.norm, width),
 				g.rows(xs, width), a.mean, a.rstd, p.LN1Gain, rows, width, g.opt.SeqLen)
 		}
 	}
-	return b.apply("attention", b.stream(a.y), forward, backward, in,
-		b.edge(p.LN1Gain), b.edge(p.LN1Bias), b.edge(p.AttnW), b.edge(p.AttnB), b.edge(p.ProjW), b.edge(p.ProjB))
+	return b.apply("attention", b.stream(a.y), forward, backward,
+		b.edges(in, p.LN1Gain, p.LN1Bias, p.AttnW, p.AttnB, p.ProjW, p.ProjB, p.AttnLow.A, p.AttnLow.B, p.ProjLow.A, p.ProjLow.B)...)
 }
 
 // mlp adds y = x + drop(act(LN(x)·Wfc + bfc)·Wout + bout).
@@ -119,24 +120,25 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	g := b.g
 	c, p, m := g.cfg, &g.p.Blocks[l], &g.buf.mlp[l]
 	width, inner := c.NEmbd, c.Inner()
+	fcLow, outLow := adapter{p.FcLow, l, dropLowFc}, adapter{p.OutLow, l, dropLowOut}
 
 	inside := func() {
 		rows := g.run.rows
 		g.cpu.LayerNormForward(g.buf.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias,
 			rows, width, float32(c.LayerNormEpsilon))
-		g.product(kernel.Gemm{M: rows, N: inner, K: width, A: g.buf.norm, B: p.FcW, C: m.act,
-			Bias: p.FcB, PreAct: m.pre, Act: g.act})
+		g.linear(kernel.Gemm{M: rows, N: inner, K: width, A: g.buf.norm, B: p.FcW, C: m.act,
+			Bias: p.FcB, PreAct: m.pre, Act: g.act}, &fcLow)
 	}
 	forward := func() error {
 		inside()
-		g.product(kernel.Gemm{M: g.run.rows, N: width, K: inner, A: m.act, B: p.OutW, C: m.y,
-			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)})
+		g.linear(kernel.Gemm{M: g.run.rows, N: width, K: inner, A: m.act, B: p.OutW, C: m.y,
+			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)}, &outLow)
 		return nil
 	}
 	in := b.upstream(x)
 	dnorm := in.grad != nil || b.trains(p.LN2Gain, p.LN2Bias)
-	dpre := dnorm || b.trains(p.FcW, p.FcB)
-	norm, act := b.trains(p.FcW), b.trains(p.OutW)
+	dpre := dnorm || b.trains(p.FcW, p.FcB, p.FcLow.A)
+	norm, act := b.trains(p.FcW, p.FcLow.A), b.trains(p.OutW, p.OutLow.A)
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
@@ -152,7 +154,7 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropMLPResidual)
 		dact := g.rows(m.act, inner) // takes its place once the weight's gradient is done
-		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, wanted(dpre, dact), inner, width)
+		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, wanted(dpre, dact), inner, width, &outLow, d.OutLow)
 		if !dpre {
 			return
 		}
@@ -160,14 +162,14 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		if norm {
 			g.cpu.LayerNormAgain(g.buf.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, rows, width)
 		}
-		g.linearBackward(g.buf.norm, dact, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.norm), width, inner)
+		g.linearBackward(g.buf.norm, dact, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.norm), width, inner, &fcLow, d.FcLow)
 		if dnorm {
 			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.norm, width),
 				g.rows(xs, width), m.mean, m.rstd, p.LN2Gain, rows, width, g.opt.SeqLen)
 		}
 	}
-	return b.apply("mlp", b.stream(m.y), forward, backward, in,
-		b.edge(p.LN2Gain), b.edge(p.LN2Bias), b.edge(p.FcW), b.edge(p.FcB), b.edge(p.OutW), b.edge(p.OutB))
+	return b.apply("mlp", b.stream(m.y), forward, backward,
+		b.edges(in, p.LN2Gain, p.LN2Bias, p.FcW, p.FcB, p.OutW, p.OutB, p.FcLow.A, p.FcLow.B, p.OutLow.A, p.OutLow.B)...)
 }
 
 // head adds the loss: the final LayerNorm, the logits LN(x)·W^T and their
@@ -214,6 +216,17 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		b.edge(p.LNFGain), b.edge(p.LNFBias), b.edge(p.Head), edge{b.targets, nil})
 }
 
+// linear is product, of the form x·W and what follows it; with an adapter,
+// x·W + s·drop(x)·Aᵀ·Bᵀ.
+func (g *Graph) linear(o kernel.Gemm, low *adapter) {
+	if low.A != nil {
+		g.product(kernel.Gemm{M: o.M, N: o.N, K: o.K, A: o.A, B: o.B, C: o.C})
+		u := g.lowRank(low, g.adapterInput(low, o.A, o.K), o.K)
+		o.A, o.B, o.TransB, o.K, o.Accumulate = u, low.B, true, g.p.LoRA.Rank, true
+	}
+	g.product(o)
+}
+
 // product computes a matrix product of dense operands in the graph's precision.
 func (g *Graph) product(o kernel.Gemm) {
 	o.BF16 = g.opt.BF16
@@ -237,9 +250,10 @@ func (g *Graph) fetch(dst []float32, src []uint16, width int) {
 }
 
 // linearBackward is the backward pass of y = x·W + b with W [in, out]: adds to
-// dW and db, overwrites dx [rows, in], which may be x; what is nil is not wanted.
-// Sums over rows restart at every sequence.
-func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int) {
+// dW and db, and to the gradients dlow of an adapter, overwrites dx [rows, in],
+// which may be x; what is nil is not wanted. Sums over rows restart at every
+// sequence.
+func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int, low *adapter, dlow LowRank) {
 	rows, seq := g.run.rows, g.opt.SeqLen
 	if db != nil {
 		g.cpu.BiasBackward(db, g.rows(dy, out), rows, out, seq)
@@ -247,8 +261,14 @@ func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int) {
 	if dw != nil {
 		g.product(kernel.Gemm{M: in, N: out, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: x, B: dy, C: dw})
 	}
+	if low.A != nil {
+		g.adapterBackward(low, dlow, x, dy, in, out)
+	}
 	if dx != nil {
 		g.product(kernel.Gemm{M: rows, N: in, K: out, TransB: true, A: dy, B: w, C: dx})
+	}
+	if dx != nil && low.A != nil {
+		g.adapterUpstream(low, dx, in)
 	}
 }
 
@@ -287,6 +307,18 @@ func (g *Graph) attention(l int) *kernel.Attention {
 // rows cuts a buffer to the rows of the current run.
 func (g *Graph) rows(buf []float32, width int) []float32 { return buf[:g.run.rows*width] }
 
+// edges are the upstream input and the parameters that an operation reads; those
+// that are not there (adapters) are left out.
+func (b *builder) edges(x edge, weights ...[]float32) []edge {
+	in := []edge{x}
+	for _, w := range weights {
+		if w != nil {
+			in = append(in, b.edge(w))
+		}
+	}
+	return in
+}
+
 // edge is an input of an operation and the buffer of its gradient.
 type edge struct {
 	node *gorgonia.Node
@@ -304,7 +336,7 @@ func (b *builder) upstream(x *gorgonia.Node) edge {
 
 // trains says whether any of the weights has a gradient.
 func (b *builder) trains(weights ...[]float32) bool {
-	return slices.ContainsFunc(weights, func(w []float32) bool { return b.grad(w) != nil })
+	return slices.ContainsFunc(weights, func(w []float32) bool { return w != nil && b.grad(w) != nil })
 }
 
 // apply adds an operation that reads from edges.

@@ -18,14 +18,31 @@ type Trainable struct {
 	// layers (h.0-5), or what is inside of one (h.3.attn); a name may list
 	// several, parted by commas.
 	Freeze []string
+	LoRA   LoRA // with adapters they alone are trained
 }
 
 var layerRange = regexp.MustCompile(`^h\.([0-9]{1,4})-([0-9]{1,4})$`)
 
-// Trained marks the tensors that change, in the order of Config.Tensors. Names
-// that mean nothing, or leave nothing to train, are a usage fault.
+// Tensors lists the parameters of a model, adapters included.
+func (t Trainable) Tensors(c Config, untied bool) []TensorSpec {
+	return append(c.Tensors(untied), t.LoRA.Tensors(c)...)
+}
+
+// Trained marks the tensors that change, in the order of Tensors. Names that
+// mean nothing, or leave nothing to train, are a usage fault.
 func (t Trainable) Trained(c Config, untied bool) ([]bool, error) {
 	specs := c.Tensors(untied)
+	if t.LoRA.On() || len(t.LoRA.Faults(c)) > 0 {
+		faults := t.LoRA.Faults(c)
+		if len(t.Freeze) > 0 {
+			faults.Addf("freeze says nothing beside lora-rank, which freezes all weights but the adapters")
+		}
+		trained := make([]bool, len(t.Tensors(c, untied)))
+		for i := len(specs); i < len(trained); i++ {
+			trained[i] = true
+		}
+		return trained, faults.Err("adapters")
+	}
 	frozen := make([]bool, len(specs))
 	var faults fault.List
 	for _, name := range strings.FieldsFunc(strings.Join(t.Freeze, ","), func(r rune) bool { return r == ',' || r == ' ' }) {
@@ -79,7 +96,7 @@ func (t Trainable) marks(c Config, untied bool) []bool {
 // Len is the number of weights that change.
 func (t Trainable) Len(c Config, untied bool) (n int64) {
 	trained := t.marks(c, untied)
-	for i, s := range c.Tensors(untied) {
+	for i, s := range t.Tensors(c, untied) {
 		if trained[i] {
 			n += int64(s.Len())
 		}
@@ -90,14 +107,14 @@ func (t Trainable) Len(c Config, untied bool) (n int64) {
 // Over lays what belongs to the trained weights, gradients or moments, over an
 // arena of Len elements; the tensors of the others have no data.
 func (t Trainable) Over(c Config, untied bool, arena []float32) *Params {
-	specs, trained := c.Tensors(untied), t.marks(c, untied)
+	specs, trained := t.Tensors(c, untied), t.marks(c, untied)
 	data := make([][]float32, len(specs))
 	for i, s := range specs {
 		if n := s.Len(); trained[i] {
 			data[i], arena = arena[:n:n], arena[n:]
 		}
 	}
-	return ParamsFrom(c, untied, data)
+	return paramsFrom(c, untied, t.LoRA, data)
 }
 
 // reach says how far down the backward pass goes: to the lowest of the trained
@@ -108,6 +125,13 @@ type reach struct {
 }
 
 func (t Trainable) reach(c Config, untied bool) reach {
+	if t.LoRA.On() {
+		r := reach{}
+		if !slices.ContainsFunc(t.LoRA.Tensors(c), func(s TensorSpec) bool { return strings.Contains(s.Name, ".attn.") }) {
+			r.attn = 1
+		}
+		return r
+	}
 	trained := t.marks(c, untied)
 	r := reach{embedding: trained[0] || trained[1]}
 	if r.embedding {

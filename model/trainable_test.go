@@ -36,10 +36,13 @@ func TestFrozenWeightsChangeNoOtherGradient(t *testing.T) {
 			"wte,wpe,h.0.ln_1,h.0.attn.c_attn,h.0.mlp,h.1,ln_f", "wte,wpe,h.0,h.1.attn,h.1.ln_1,h.1.ln_2,h.1.mlp.c_fc,ln_f",
 			"h.0.attn.c_attn.weight,h.0.attn.c_proj.bias,h.1.mlp.c_proj.weight", "wte,wpe,h.0-1,ln_f.weight",
 		} {
-			for _, recompute := range []model.Recompute{model.RecomputeOff, model.RecomputeSublayers, model.RecomputeLayers} {
-				o := model.GraphOptions{Batch: 2, Sequences: seqs, SeqLen: seqLen, Recompute: recompute, Trainable: model.Trainable{Freeze: []string{names}}}
+			for _, again := range []struct {
+				level model.Recompute
+				last  int
+			}{{model.RecomputeOff, 0}, {model.RecomputeSublayers, 0}, {model.RecomputeLayers, 0}, {model.RecomputeLayers, 1}} {
+				o := model.GraphOptions{Batch: 2, Sequences: seqs, SeqLen: seqLen, Recompute: again.level, RecomputeLast: again.last, Trainable: model.Trainable{Freeze: []string{names}}}
 				g := newGraph(t, newCPU(t, 2), p, o)
-				at := fmt.Sprintf("untied %v, %s frozen, recompute %v", untied, names, recompute)
+				at := fmt.Sprintf("untied %v, %s frozen, recompute %v", untied, names, again)
 				if got := gradients(t, g, ids, seqLen, 2, key); got != loss {
 					t.Errorf("%s: the loss is %v, not %v", at, got, loss)
 				}
