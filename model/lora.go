@@ -146,20 +146,26 @@ func (p *Params) InitAdapters(seed uint64) {
 // without them.
 func (p *Params) Merge(cpu *kernel.CPU) *Params {
 	rank, scale, low := p.LoRA.Rank, p.LoRA.Scale(), p.Adapters()
-	var scaled []float32
 	data := make([][]float32, 0, len(p.Tensors))
 	for _, t := range p.Tensors[:len(p.Tensors)-len(low)] {
 		data = append(data, t.Data)
 		if !p.LoRA.Adapts(t.TensorSpec) {
 			continue
 		}
-		a, b := low[0].Data, low[1].Data
+		LowRank{low[0].Data, low[1].Data}.Add(cpu, t, rank, scale)
 		low = low[2:]
-		scaled = slices.Grow(scaled[:0], len(b))[:len(b)]
-		cpu.RowScale(scaled, b, scale)
-		cpu.Gemm(&kernel.Gemm{M: t.Shape[0], N: t.Shape[1], K: rank, TransA: true, TransB: true, Accumulate: true, A: a, B: scaled, C: t.Data})
 	}
 	return ParamsFrom(p.Config, !p.HeadTied, data)
+}
+
+// Add adds s·Aᵀ·Bᵀ to a matrix in place.
+func (l LowRank) Add(cpu *kernel.CPU, matrix Tensor, rank int, s float32) {
+	scaled := make([]float32, len(l.B))
+	cpu.RowScale(scaled, l.B, s)
+	cpu.Gemm(&kernel.Gemm{
+		M: matrix.Shape[0], N: matrix.Shape[1], K: rank, TransA: true, TransB: true, Accumulate: true,
+		A: l.A, B: scaled, C: matrix.Data,
+	})
 }
 
 // Merged is p with the adapters added to copies of their matrices: what has none

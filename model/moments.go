@@ -14,7 +14,7 @@ type Moment struct {
 func (m Moment) Kept() bool { return m.F32 != nil || m.BF16 != nil }
 
 // Moments are one of the means for all parameters, in the order of
-// Config.Tensors.
+// Params.Tensors.
 type Moments struct{ Tensors []Moment }
 
 // NewMoments allocates zeroed moments for the parameters of a config.
@@ -33,7 +33,7 @@ func NewMoments(c Config, untied, bf16 bool) *Moments {
 // elements in the one or the other; the other is nil. The weights that are not
 // trained have none.
 func (t Trainable) Moments(c Config, untied bool, f32 []float32, bf16 []uint16) *Moments {
-	specs, trained := c.Tensors(untied), t.marks(c, untied)
+	specs, trained := t.Tensors(c, untied), t.marks(c, untied)
 	m := &Moments{make([]Moment, len(specs))}
 	for i, s := range specs {
 		m.Tensors[i].TensorSpec = s

@@ -50,6 +50,11 @@ type Model struct {
 	Notes    []string // what was noticed while reading, for the log
 	DType    string   // the weights' type in the file: fp32, fp16, …; "" when not read
 
+	// Base is the model that adapters belong to: those of Params, which alone are
+	// saved, or those that were added to Params by Load (LoRA describes them).
+	Base *Base
+	LoRA model.LoRA
+
 	userDictPath string // where UserDict lies, if it was read
 	files        []*blob.File
 	encoded      map[string]blob.Tensor // by our names, with LoadOptions.KeepEncoded
@@ -68,6 +73,7 @@ type Meta struct {
 	EOS       string          `json:"eos_token,omitempty"`
 	PAD       string          `json:"pad_token,omitempty"`
 	Note      string          `json:"note,omitempty"`
+	Base      *Base           `json:"base,omitempty"` // of adapters
 	Training  *Training       `json:"training,omitempty"`
 
 	// Files are the other files' sums: promptgen.json is written last.
@@ -136,7 +142,8 @@ func (m *Model) Encoded(name string) (blob.Tensor, bool) {
 
 // LetGo tells the system that a tensor's memory will not be needed soon: where it
 // is a view of a mapped file its pages are dropped, and read again should
-// anything ask for them. Parameters that were changed must not be let go.
+// anything ask for them. What was changed in them (weights that adapters were
+// added to) is lost: only what is needed no more may be let go.
 func (m *Model) LetGo(data []byte) {
 	for _, f := range m.files {
 		f.LetGo(data)

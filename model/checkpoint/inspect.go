@@ -17,7 +17,7 @@ import (
 // Info is what Inspect finds out about a file or folder.
 type Info struct {
 	Path  string `json:"path"`
-	Kind  string `json:"kind"` // "model folder", "gguf file", "safetensors file", "pytorch file", "training state", "training output"
+	Kind  string `json:"kind"` // "model folder", "adapter folder", "gguf file", "safetensors file", "pytorch file", "training state", "training output"
 	Bytes int64  `json:"bytes"`
 
 	Config     *model.Config `json:"config,omitempty"`
@@ -32,6 +32,9 @@ type Info struct {
 	LowerCase bool            `json:"lower_case,omitempty"`
 	BOS       string          `json:"bos_token,omitempty"`
 	EOS       string          `json:"eos_token,omitempty"`
+
+	Base *Base       `json:"base,omitempty"` // of adapters
+	LoRA *model.LoRA `json:"lora,omitempty"` // likewise
 
 	Training *Training `json:"training,omitempty"`
 	Step     int64     `json:"step,omitempty"`  // training states
@@ -80,6 +83,9 @@ func (in *Info) folder() error {
 	case has(stateFacts):
 		in.Kind = "training state"
 		return in.state(in.Path)
+	case has(adapterConfigName):
+		in.Kind = "adapter folder"
+		return in.adapter()
 	case has(configName):
 		in.Kind = "model folder"
 		return in.model()
@@ -102,7 +108,7 @@ func (in *Info) model() error {
 		return err
 	}
 	defer m.Close()
-	in.describe(m.Params.Config, !m.Params.HeadTied)
+	in.describe(m.Params.Config, m.Params.Config.Tensors(!m.Params.HeadTied))
 	in.DType, in.UntiedHead, in.Notes = m.DType, !m.Params.HeadTied, m.Notes
 	in.VocabHash, in.Training = m.Meta.VocabHash, m.Meta.Training
 	in.Level, in.LowerCase = m.Meta.Level, m.Meta.LowerCase
@@ -124,7 +130,10 @@ func (in *Info) state(dir string) error {
 	if err != nil {
 		return err
 	}
-	in.describe(s.Config, s.Untied)
+	in.describe(s.Config, s.specs())
+	if s.LoRA.On() {
+		in.LoRA = &s.LoRA
+	}
 	in.DType, in.VocabHash = "fp32", s.VocabHash
 	in.VocabSize = s.Config.VocabSize
 	in.Step, in.Epoch, in.UntiedHead = s.Step, s.Epoch, s.Untied
@@ -132,9 +141,9 @@ func (in *Info) state(dir string) error {
 	return nil
 }
 
-func (in *Info) describe(c model.Config, untied bool) {
+func (in *Info) describe(c model.Config, specs []model.TensorSpec) {
 	in.Config = &c
-	for _, t := range c.Tensors(untied) {
+	for _, t := range specs {
 		in.Parameters += int64(t.Len())
 		in.Tensors = append(in.Tensors, TensorInfo{t.Name, "F32", t.Shape})
 	}

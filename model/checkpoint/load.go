@@ -33,10 +33,13 @@ type LoadOptions struct {
 	// KeepEncoded leaves the matrices of a GGUF file as they lie in it: Params
 	// then has no data for those that Model.Encoded knows.
 	KeepEncoded bool
+
+	Base string // of adapters: the model that they are added to; "": the one that they name
 }
 
-// Load reads a model folder, or a GGUF file written by Export. What is not
-// there is a fault of usage (2); what is there and damaged, of another kind, or
+// Load reads a model folder, a GGUF file written by Export, or a folder of
+// adapters, which it adds to their base: the model then is a whole one. What is
+// not there is a fault of usage (2); what is there and damaged, of another kind, or
 // does not belong together is fault.Corrupt (5).
 func Load(path string, o LoadOptions) (*Model, error) {
 	info, err := statModel(path)
@@ -44,9 +47,12 @@ func Load(path string, o LoadOptions) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{BOS: NoToken, EOS: NoToken, PAD: NoToken}
-	if info.IsDir() {
+	switch {
+	case info.IsDir() && IsAdapter(path):
+		err = m.loadAdapter(path, o)
+	case info.IsDir():
 		err = m.loadFolder(path, o)
-	} else {
+	default:
 		err = m.loadGGUF(path, o)
 	}
 	if err != nil {
@@ -87,13 +93,8 @@ func (m *Model) loadFolder(dir string, o LoadOptions) error {
 	if err != nil {
 		return err
 	}
-	if path := filepath.Join(dir, metaName); exists(path) {
-		if err := readJSON(path, &m.Meta); err != nil {
-			return err
-		}
-		if m.Meta.Format > formatVersion {
-			return fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", path, m.Meta.Format, formatVersion)
-		}
+	if m.Meta, err = readMeta(dir); err != nil {
+		return err
 	}
 	if err := m.loadVocab(dir, c.VocabSize, &h, o); err != nil {
 		return err
@@ -112,10 +113,25 @@ func (m *Model) loadFolder(dir string, o LoadOptions) error {
 	return err
 }
 
+// readMeta reads the folder's promptgen.json, if it has one.
+func readMeta(dir string) (meta Meta, err error) {
+	path := filepath.Join(dir, metaName)
+	if !exists(path) {
+		return meta, nil
+	}
+	if err := readJSON(path, &meta); err != nil {
+		return meta, err
+	}
+	if meta.Format > formatVersion {
+		return meta, fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", path, meta.Format, formatVersion)
+	}
+	return meta, nil
+}
+
 // hint points from a training's output folder to the model in it.
 func hint(dir string) string {
 	for _, name := range []string{"final_model"} {
-		if exists(filepath.Join(dir, name, configName)) {
+		if exists(filepath.Join(dir, name, configName)) || IsAdapter(filepath.Join(dir, name)) {
 			return fmt.Sprintf("; %s is one", filepath.Join(dir, name))
 		}
 	}

@@ -14,9 +14,13 @@ import (
 // other programs.
 const wordNote = "Word level: the vocabulary holds whole words. tokenizer.json expects text whose words are separated by spaces; promptgen finds the words itself."
 
-// Save writes m as a model folder at dir, whole or not at all, in fp32. A folder
+// Save writes m as a model folder at dir, whole or not at all, in fp32; a model
+// whose parameters have adapters as a folder of these alone. A folder
 // that is there is replaced; whoever reads it meanwhile keeps the old one.
 func Save(ctx context.Context, dir string, m *Model) error {
+	if m.Params.LoRA.On() {
+		return saveAdapter(ctx, dir, m)
+	}
 	return saveFolder(ctx, dir, m, blob.F32)
 }
 
@@ -59,7 +63,10 @@ func (m *Model) writtenMeta(out *manifest) Meta {
 	if m.Vocab != nil {
 		meta.VocabHash = m.Vocab.Hash()
 	}
-	meta.UserDict, meta.Note = "", ""
+	meta.UserDict, meta.Note, meta.Base = "", "", nil
+	if m.Params.LoRA.On() {
+		meta.Base = m.Base
+	}
 	if len(m.UserDict) > 0 {
 		meta.UserDict = userDictName
 	}

@@ -28,7 +28,8 @@ type State struct {
 
 	// Of the weights; SaveState takes them from Params.
 	Config model.Config
-	Untied bool // the head has weights of its own
+	Untied bool       // the head has weights of its own
+	LoRA   model.LoRA // with adapters, they alone are in the state; the base is where it was
 
 	Step     int64  // optimizer steps done
 	Epoch    int    // epochs done
@@ -64,6 +65,7 @@ type stateJSON struct {
 	Format     int             `json:"format"`
 	Config     model.Config    `json:"config"`
 	Untied     bool            `json:"untied_head,omitempty"`
+	LoRA       *model.LoRA     `json:"lora,omitempty"`
 	Step       int64           `json:"step"`
 	Epoch      int             `json:"epoch"`
 	Position   int64           `json:"position"`
@@ -79,13 +81,17 @@ type stateJSON struct {
 // s.Dir is set to the new folder.
 func SaveState(ctx context.Context, dir string, s *State) error {
 	to := filepath.Join(dir, fmt.Sprintf("%s%09d", statePrefix, s.Step))
-	s.Config, s.Untied = s.Params.Config, !s.Params.HeadTied
+	s.Config, s.Untied, s.LoRA = s.Params.Config, !s.Params.HeadTied, s.Params.LoRA
+	var lora *model.LoRA
+	if s.LoRA.On() {
+		lora = &s.LoRA
+	}
 	err := atomicdir.Write(ctx, to, func(tmp string) error {
 		m := newManifest(tmp)
 		if err := m.write(stateTensors, s.writeTensors); err != nil {
 			return err
 		}
-		facts := stateJSON{formatVersion, s.Config, s.Untied, s.Step, s.Epoch, s.Position, s.Seed,
+		facts := stateJSON{formatVersion, s.Config, s.Untied, lora, s.Step, s.Epoch, s.Position, s.Seed,
 			s.ConfigHash, s.DataHash, s.VocabHash, s.Settings}
 		if err := m.writeJSON(stateFacts, facts); err != nil {
 			return err
@@ -104,7 +110,7 @@ func SaveState(ctx context.Context, dir string, s *State) error {
 
 func (s *State) writeTensors(w io.Writer) error {
 	var parts []safetensors.Part
-	for _, t := range s.Params.Tensors {
+	for _, t := range s.within(s.Params) {
 		parts = append(parts, safetensors.Floats(t.Name, t.Shape, t.Data, blob.F32))
 	}
 	for _, g := range []struct {
@@ -121,6 +127,22 @@ func (s *State) writeTensors(w io.Writer) error {
 		}
 	}
 	return safetensors.Write(w, parts, map[string]string{"format": "pt"})
+}
+
+// within are the weights of p that the state holds.
+func (s *State) within(p *model.Params) []model.Tensor {
+	if s.LoRA.On() {
+		return p.Adapters()
+	}
+	return p.Tensors
+}
+
+// specs are the same by name and shape.
+func (s *State) specs() []model.TensorSpec {
+	if s.LoRA.On() {
+		return s.LoRA.Tensors(s.Config)
+	}
+	return s.Config.Tensors(s.Untied)
 }
 
 // PruneStates removes all but the two newest states, as every save does in the
@@ -230,6 +252,12 @@ func LoadState(dir string) (*State, error) {
 		ConfigHash: facts.ConfigHash, DataHash: facts.DataHash, VocabHash: facts.VocabHash,
 		Settings: facts.Settings, Dir: dir,
 	}
+	if facts.LoRA != nil {
+		s.LoRA = *facts.LoRA
+		if l := s.LoRA.Faults(s.Config); len(l) > 0 {
+			return nil, fault.With(fault.CodeCorrupt, l.Err(filepath.Join(dir, stateFacts)))
+		}
+	}
 	var err error
 	if s.Metrics, err = os.ReadFile(filepath.Join(dir, stateMetrics)); err != nil {
 		return nil, err
@@ -262,7 +290,7 @@ func (s *State) tensors() (*blob.File, [len(statePrefixes)][]blob.Tensor, error)
 	}
 	byName := index(sf.Tensors)
 	for k, prefix := range statePrefixes {
-		for _, spec := range s.Config.Tensors(s.Untied) {
+		for _, spec := range s.specs() {
 			t, ok := byName[prefix+spec.Name]
 			if !ok && k > 0 { // not trained
 				all[k] = append(all[k], blob.Tensor{})
@@ -289,15 +317,17 @@ func (s *State) Read(p *model.Params, m, v *model.Moments) error {
 		return err
 	}
 	defer f.Close()
-	if len(p.Tensors) != len(all[0]) {
-		return fmt.Errorf("%s: holds %d tensors, and there is room for %d", s.Dir, len(all[0]), len(p.Tensors))
+	own := s.within(p)
+	if len(own) != len(all[0]) {
+		return fmt.Errorf("%s: holds %d tensors, and there is room for %d", s.Dir, len(all[0]), len(own))
 	}
-	for i, t := range p.Tensors {
+	first := len(p.Tensors) - len(own)
+	for i, t := range own {
 		if len(t.Data) > all[0][i].Len() {
 			return fmt.Errorf("%s: tensor %s is smaller than there is room for", s.Dir, t.Name)
 		}
 		f.Decode(t.Data, all[0][i])
-		for k, dst := range []model.Moment{m.Tensors[i], v.Tensors[i]} {
+		for k, dst := range []model.Moment{m.Tensors[first+i], v.Tensors[first+i]} {
 			src := all[1+k][i]
 			switch {
 			case dst.Kept() && src.Bytes == nil:

@@ -108,7 +108,7 @@ func Of(c model.Config, s Settings) (Parts, error) {
 		}
 	}
 	phases = model.Bytes(table) - p.Gradients - p.Activations - p.Workspace
-	p.Weights, p.Optimizer = 4*Params(c, s.Untied), momentBytes(c, s)
+	p.Weights, p.Optimizer = weightBytes(c, s), momentBytes(c, s)
 	p.Workspace += phases + kernel.ScratchBytes(shape(c, s)) + s.Data + ids(c, s)
 	p.Runtime = Runtime
 	// The arena is a whole number of huge pages.
@@ -123,8 +123,13 @@ func ids(c model.Config, s Settings) int64 { return 8 * int64(s.Batch) * int64(c
 // ArenaBytes is the memory that is taken at once: weights, moments and the
 // graph's buffers.
 func ArenaBytes(c model.Config, s Settings) int64 {
-	const alignment = 4 * 64 // of each of the pieces
-	return 4*Params(c, s.Untied) + momentBytes(c, s) + model.Bytes(model.Buffers(c, s.Untied, s.Graph(c))) + alignment
+	const alignment = 5 * 64 // of each of the pieces
+	return weightBytes(c, s) + momentBytes(c, s) + model.Bytes(model.Buffers(c, s.Untied, s.Graph(c))) + alignment
+}
+
+// weightBytes is what the weights take, adapters included.
+func weightBytes(c model.Config, s Settings) int64 {
+	return 4 * (Params(c, s.Untied) + s.Trainable.LoRA.Len(c))
 }
 
 // momentBytes is what the optimizer keeps of the trained weights.

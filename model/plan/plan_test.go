@@ -59,6 +59,7 @@ func TestPartsAreWhatIsAllocated(t *testing.T) {
 		{Batch: 1, Sequences: 8, Threads: 2, BF16: true, StoreBF16: true, Recompute: model.RecomputeSublayers, RecomputeLast: 3},
 		{Batch: 1, Sequences: 8, Threads: 2, Recompute: model.RecomputeLayers, OptimizerBF16: true},
 		{Batch: 2, Threads: 2, Trainable: model.Trainable{Freeze: []string{"wte,wpe,h.0-2"}}},
+		{Batch: 2, Threads: 2, OptimizerBF16: true, Trainable: model.Trainable{LoRA: model.LoRA{Rank: 7, Alpha: 8, Dropout: 0.1, Targets: model.DefaultTargets()}}},
 	} {
 		p, err := Of(c, s)
 		if err != nil {
