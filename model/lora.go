@@ -31,6 +31,18 @@ const maxRank = 1 << 12
 // On says whether there are adapters.
 func (l LoRA) On() bool { return l.Rank > 0 }
 
+// WithDefaults fills in what was left out of adapters: an alpha of twice the
+// rank, and all targets.
+func (l LoRA) WithDefaults() LoRA {
+	if l.On() && l.Alpha == 0 {
+		l.Alpha = 2 * float64(l.Rank)
+	}
+	if l.On() && len(l.Targets) == 0 {
+		l.Targets = DefaultTargets()
+	}
+	return l
+}
+
 // Scale is what the adapters' product is multiplied by.
 func (l LoRA) Scale() float32 { return float32(l.Alpha / float64(l.Rank)) }
 

@@ -18,6 +18,9 @@ func (t *trainer) initFrom(dir string) error {
 		return err
 	}
 	defer m.Close()
+	if err := t.checkBase(dir, m); err != nil {
+		return err
+	}
 	if err := t.takeMemory(!m.Params.HeadTied); err != nil {
 		return err
 	}
@@ -32,7 +35,7 @@ func (t *trainer) initFrom(dir string) error {
 	if notes := r.Notes(); len(notes) > 0 {
 		t.obs.Notice(fmt.Sprintf("weights of %s, carried over: %s", dir, strings.Join(notes, "; ")))
 	}
-	return nil
+	return t.foundBase(dir)
 }
 
 // oldIDs are the ids in a model's vocabulary of the data's tokens; nil where the

@@ -74,7 +74,7 @@ func (t *trainer) fitting(c model.Config) error {
 // wantedMemory is what the options ask for if there is room.
 func (t *trainer) wantedMemory() memory.Settings {
 	first, end := dist.Share(t.sched.shards, t.group.Rank(), t.group.Size())
-	trainable := model.Trainable{Freeze: t.o.Freeze}
+	trainable := t.o.trainable()
 	grads := 4 * trainable.Len(t.cfg, t.untied)
 	s := memory.Settings{
 		Batch: min(t.sched.batch, t.sched.perShard()), Sequences: t.sched.perShard(), Threads: t.cpu.Threads(),
@@ -131,6 +131,12 @@ func (t *trainer) takeMemory(untied bool) (err error) {
 		return errPlan
 	}
 	t.params = model.ParamsOver(t.cfg, untied, f)
+	if t.o.LoRA.On() {
+		if f = t.budget.arena.Floats(int(t.o.LoRA.Len(t.cfg))); f == nil {
+			return errPlan
+		}
+		t.params = t.params.Adapt(t.o.LoRA, f)
+	}
 	return nil
 }
 

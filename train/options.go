@@ -36,6 +36,10 @@ type Options struct {
 	WeightDecay float64  // on matrices only
 	DecayAll    bool     // on gains and biases as well
 	Freeze      []string // weights that stay as they are: wte, wpe, h.0-5, h.3.attn, ln_f
+	// LoRA trains low-rank adapters beside the weights of InitFrom, which stay as
+	// they are; models then are folders of adapters. Alpha and Targets have
+	// defaults.
+	LoRA model.LoRA `json:",omitzero"`
 	// LabelSmoothing is the share of each target that is divided among all tokens;
 	// the training loss then is that of the smoothed targets, validation's is not.
 	LabelSmoothing float64
@@ -67,6 +71,7 @@ type Options struct {
 	WriterDir     string        // of TensorBoard's files; empty: tensorboard/ in Out
 	Command       string        // the command line, for the report
 	DataHash      string        // of the data that must be trained on; empty: any
+	BaseHash      string        // of the weights that adapters must be trained on; empty: any
 
 	// Shards is the number of parts that the effective batch is divided into,
 	// whose gradients are added up in a fixed tree, whichever rank computes
@@ -114,10 +119,16 @@ func (o Options) withDefaults() Options {
 	if o.Resume == "" {
 		o.Resume = def.Resume
 	}
+	o.LoRA = o.LoRA.WithDefaults()
 	if o.Dropout != nil {
 		o.Config.EmbdDrop, o.Config.AttnDrop, o.Config.ResidDrop = *o.Dropout, *o.Dropout, *o.Dropout
 	}
 	return o
+}
+
+// trainable says which weights a run with these options changes.
+func (o Options) trainable() model.Trainable {
+	return model.Trainable{Freeze: o.Freeze, LoRA: o.LoRA}
 }
 
 // floor is the rate that the schedule ends at, as a share of the peak.
@@ -132,6 +143,12 @@ func (o Options) floor() float64 {
 // the data.
 func (o Options) Validate() error {
 	l := o.Config.Faults()
+	if len(l) == 0 {
+		l = o.LoRA.Faults(o.Config)
+	}
+	if o.LoRA.On() {
+		o.checkAdapters(&l)
+	}
 	atLeast := func(name string, v, limit int) {
 		if v < limit {
 			l.Addf("%s must be at least %d, not %d", name, limit, v)
@@ -191,4 +208,17 @@ func (o Options) Validate() error {
 		l.Addf("dtype %v cannot train: use fp32 or bf16", o.DType)
 	}
 	return fault.List(l).Err("training options")
+}
+
+// checkAdapters refuses what says nothing beside adapters.
+func (o Options) checkAdapters(l *fault.List) {
+	if o.InitFrom == "" {
+		l.Addf("lora-rank takes init-from, the model that the adapters are trained on")
+	}
+	if len(o.Freeze) > 0 {
+		l.Addf("freeze says nothing beside lora-rank, which leaves all weights but the adapters as they are")
+	}
+	if o.Shrink {
+		l.Addf("shrink cannot stand beside lora-rank: the model of init-from keeps its shape; give a smaller batch-size, or a config with a smaller n_ctx")
+	}
 }

@@ -39,6 +39,7 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	if err := json.Unmarshal(st.Settings, &was); err != nil {
 		return fault.Corrupt("%s: the settings in its state cannot be read (%w); give --resume never to start afresh", st.Dir, err)
 	}
+	var err error
 	if t.o.WarmupSteps < 0 { // the default follows from the length of the run, which may have grown
 		t.sched.warmup = was.Settings.Warmup
 	}
@@ -46,12 +47,21 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	if t.o.Shards == 0 {
 		t.sched.shards = min(was.Settings.Shards, t.sched.step)
 	}
+	if t.o.LoRA.On() { // whose base is not in the state
+		err = t.initFrom(t.o.InitFrom)
+		if err != nil {
+			return err
+		}
+	}
 	changed, err := t.changes(st, was.Settings)
 	if err != nil {
 		return err
 	}
 	t.at = was.Place
-	if err := t.takeMemory(st.Untied); err != nil {
+	if !t.o.LoRA.On() {
+		err = t.takeMemory(st.Untied)
+	}
+	if err != nil {
 		return err
 	}
 	if t.opt, err = t.newOptimizer(); err != nil {
@@ -129,6 +139,9 @@ func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string,
 		}
 		return false
 	})
+	if was.Base != t.base.Hash {
+		code = fault.CodeCorrupt
+	}
 	if len(refused) > 0 {
 		return nil, fault.With(code, fmt.Errorf("%s: the state there is of a run with %s; give what it had, --resume never to start afresh, or another --out", st.Dir, strings.Join(refused, "; ")))
 	}

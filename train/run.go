@@ -59,8 +59,9 @@ type trainer struct {
 	metrics *runlog.Log
 	memory  memoryGauge
 	budget  budget
-	untied  bool     // the head has weights of its own
-	sampler *sampler // nil: without prompts
+	untied  bool            // the head has weights of its own
+	base    checkpoint.Base // that adapters are trained on
+	sampler *sampler        // nil: without prompts
 	facts   runlog.DataFacts
 	recipe  []byte // of this run, for the model folders
 

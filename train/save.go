@@ -38,6 +38,8 @@ type settings struct {
 	Floor     float64 `json:"lr_floor,omitempty"`
 	DecayAll  bool    `json:"decay_all,omitempty"`
 	Freeze    string  `json:"freeze,omitempty"`
+	LoRA      string  `json:"lora,omitempty"`
+	Base      string  `json:"base,omitempty"` // hash of the weights that adapters are trained on
 	Smoothing float64 `json:"label_smoothing,omitempty"`
 	Moments   string  `json:"optimizer_state,omitempty"` // bf16; empty: fp32
 	EvalEvery int     `json:"eval_every,omitempty"`      // with EarlyStop it decides where the run ends
@@ -59,6 +61,10 @@ func (t *trainer) settings() settings {
 	}
 	if t.o.OptimizerBF16 {
 		s.Moments = kernel.BF16.String()
+	}
+	if l := t.o.LoRA; l.On() {
+		s.LoRA = fmt.Sprintf("rank %d, alpha %g, dropout %g, %s", l.Rank, l.Alpha, l.Dropout, strings.Join(l.Targets, ","))
+		s.Base = t.base.Hash
 	}
 	if s.EarlyStop > 0 {
 		s.EvalEvery = t.o.EvalEvery
@@ -118,6 +124,9 @@ func (t *trainer) saveEpoch(ctx context.Context) error {
 func (t *trainer) asModel() (*checkpoint.Model, error) {
 	m := checkpoint.New(t.params, t.vocab, tokenizer.Level(t.set.Manifest.Level), t.set.Manifest.LowerCase)
 	m.Meta.Compat = t.set.Manifest.Compat
+	if t.o.LoRA.On() {
+		m.Base = &t.base
+	}
 	if path := t.set.UserDictPath(); path != "" {
 		dict, err := os.ReadFile(path)
 		if err != nil {
@@ -163,8 +172,13 @@ func (t *trainer) stateDue() bool {
 
 // stateBytes and modelBytes are what a training state and a model folder take
 // on the disk, but for some kilobytes.
-func (t *trainer) modelBytes() int64 { return 4 * t.cfg.NumParams() }
-func (t *trainer) stateBytes() int64 { return t.budget.parts.Weights + t.budget.parts.Optimizer }
+func (t *trainer) modelBytes() int64 {
+	if t.o.LoRA.On() {
+		return 4 * t.o.LoRA.Len(t.cfg)
+	}
+	return t.budget.parts.Weights
+}
+func (t *trainer) stateBytes() int64 { return t.modelBytes() + t.budget.parts.Optimizer }
 
 // explainFull says of a full disk what is needed and where the run stands.
 func (t *trainer) explainFull(err error) error {

@@ -167,7 +167,11 @@ func (t *trainer) sample(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	engine, err := generate.NewEngine(t.params, s.tok, t.cpu, generate.EngineOptions{
+	params := t.params
+	if params.LoRA.On() {
+		params = params.Merged(t.cpu)
+	}
+	engine, err := generate.NewEngine(params, s.tok, t.cpu, generate.EngineOptions{
 		DType: s.dtype, Slots: len(s.prompts), BOS: &s.bos, EOS: &s.eos,
 	})
 	if err != nil {

@@ -23,6 +23,7 @@ func (a *app) evalCommand() *cli.Command {
 		Usage: "measure how well a model predicts text",
 		Flags: append([]cli.Flag{
 			modelFlag(),
+			baseFlag(),
 			&cli.StringFlag{Name: "data", Aliases: []string{"tokenized_data_path"}, Usage: "`FOLDER` that tokenize wrote (its held-out part, where it has one), or of the original's tokenized_train_N.txt"},
 			vocabFlag("vocabulary `FILE`, for a model folder or data without one"),
 			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "number `FORMAT` of the weights, packed as generate packs them: " + oneOf(inferenceTypes)},

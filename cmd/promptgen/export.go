@@ -14,7 +14,9 @@ func (a *app) exportCommand() *cli.Command {
 		Usage: "write a model for other engines",
 		Flags: []cli.Flag{
 			modelFlag(),
+			baseFlag(),
 			vocabFlag("vocabulary `FILE` for a model folder without one"),
+			&cli.BoolFlag{Name: "merge", Usage: "write adapters added to the model that they belong to"},
 			&cli.StringFlag{Name: "out", Usage: "`PATH` to write: a folder, or the .gguf file"},
 			&cli.StringFlag{Name: "format", Value: string(checkpoint.FormatHF), Usage: "`hf`, pytorch or gguf"},
 			&cli.StringFlag{Name: "dtype", Value: "fp32", Usage: "`fp32`, fp16, bf16; gguf also q8_0 and q4_0"},
@@ -29,6 +31,12 @@ func (a *app) exportCommand() *cli.Command {
 				return err
 			}
 			defer m.Close()
+			switch merge := c.Bool("merge"); {
+			case m.Base != nil && !merge:
+				return fault.Usage("export: %s holds adapters alone; give --merge to write them added to %s", c.String("model"), m.Base.Path)
+			case m.Base == nil && merge:
+				return fault.Usage("export: %s is a whole model, --merge has nothing to add to it", c.String("model"))
+			}
 			o := checkpoint.ExportOptions{Format: checkpoint.Format(c.String("format")), DType: c.String("dtype")}
 			if err := checkpoint.Export(c.Context, out, m, o); err != nil {
 				return err

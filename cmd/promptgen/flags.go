@@ -48,6 +48,11 @@ func modelFlag() cli.Flag {
 	return &cli.StringFlag{Name: "model", Value: defaultModel, Usage: "the model `FOLDER`"}
 }
 
+// baseFlag is for folders of adapters.
+func baseFlag() cli.Flag {
+	return &cli.StringFlag{Name: "base", Usage: "for a model of adapters: the model `FOLDER` that they belong to (default: where it was)"}
+}
+
 func deviceFlag() cli.Flag {
 	return &cli.StringFlag{Name: "device", Value: "auto", Usage: "where to compute: `auto` or cpu"}
 }

@@ -32,6 +32,7 @@ func (a *app) generateCommand() *cli.Command {
 		Usage: "let a model go on with prompts",
 		Flags: slices.Concat([]cli.Flag{
 			modelFlag(),
+			baseFlag(),
 			vocabFlag("vocabulary `FILE`, for a model folder without one"),
 			dtypeFlag("", inferenceTypes),
 			deviceFlag(),
@@ -251,7 +252,7 @@ func (a *app) loadForEngine(c *cli.Context) (*checkpoint.Model, error) {
 }
 
 func (a *app) load(c *cli.Context, o checkpoint.LoadOptions) (*checkpoint.Model, error) {
-	o.VocabPath = c.String("vocab")
+	o.VocabPath, o.Base = c.String("vocab"), c.String("base")
 	m, err := checkpoint.Load(c.String("model"), o)
 	if err != nil {
 		return nil, err

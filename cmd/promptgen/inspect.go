@@ -83,6 +83,12 @@ func modelFacts(in *checkpoint.Info, tensors int) []ui.Fact {
 	if cfg := in.Config; cfg != nil {
 		add("shape", fmt.Sprintf("n_ctx %d, n_embd %d, n_head %d, n_layer %d", cfg.NCtx, cfg.NEmbd, cfg.NHead, cfg.NLayer), true)
 	}
+	if l := in.LoRA; l != nil {
+		add("adapters", fmt.Sprintf("rank %d, alpha %g, on %s", l.Rank, l.Alpha, strings.Join(l.Targets, ", ")), true)
+	}
+	if in.Base != nil {
+		add("belong to", fmt.Sprintf("%s (weights %.12s)", in.Base.Path, in.Base.Hash), true)
+	}
 	add("parameters", in.Parameters, in.Parameters > 0)
 	add("tensors", tensors, tensors > 0)
 	add("numbers", in.DType, in.DType != "")

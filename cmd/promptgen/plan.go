@@ -40,6 +40,22 @@ func freezeFlag(category string) cli.Flag {
 	return &cli.StringSliceFlag{Name: "freeze", Category: category, Usage: "`WEIGHTS` that stay as they are: wte,h.0-5 (also wpe, ln_f, h.3.attn)"}
 }
 
+// adapterFlags describe low-rank adapters.
+func adapterFlags(category string) []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "lora-rank", Category: category, Usage: "train low-rank adapters of that `RANK` instead of the weights"},
+		&cli.Float64Flag{Name: "lora-alpha", Category: category, Usage: "weight of the adapters, in units of 1/rank (default: twice the rank)"},
+		&cli.Float64Flag{Name: "lora-dropout", Category: category, Usage: "dropout of what the adapters read"},
+		&cli.StringSliceFlag{Name: "lora-target", Category: category, Usage: "`MATRIX` of the layers that gets an adapter, repeat for more: c_attn, c_proj, c_fc, attn.c_proj, mlp.c_proj (default: all)"},
+	}
+}
+
+// adapters reads them.
+func adapters(c *cli.Context) model.LoRA {
+	l := model.LoRA{Rank: c.Int("lora-rank"), Alpha: c.Float64("lora-alpha"), Dropout: c.Float64("lora-dropout"), Targets: c.StringSlice("lora-target")}
+	return l.WithDefaults()
+}
+
 // optimizerBF16 reads --optimizer-state.
 func optimizerBF16(faults *fault.List, c *cli.Context) bool {
 	choice(faults, c, "optimizer-state", trainingTypes...)
@@ -88,7 +104,7 @@ func (a *app) planCommand() *cli.Command {
 			&cli.IntFlag{Name: "grad-accum", Aliases: []string{"gradient_accumulation"}, Value: d.GradAccum, Usage: "batches in one optimizer step"},
 			dtypeFlag("", trainingTypes),
 			freezeFlag(""),
-		}, memoryFlags()...),
+		}, append(adapterFlags("Adapters"), memoryFlags()...)...),
 		Action: func(c *cli.Context) error {
 			r, err := newPlanReport(c)
 			if err != nil {
@@ -170,7 +186,7 @@ func newPlanReport(c *cli.Context) (*planReport, error) {
 		return nil, err
 	}
 	want := plan.Settings{Batch: c.Int("batch-size"), Sequences: c.Int("batch-size") * c.Int("grad-accum"),
-		Threads: planThreads(c), BF16: dt == kernel.BF16, OptimizerBF16: moments, Trainable: model.Trainable{Freeze: c.StringSlice("freeze")}}
+		Threads: planThreads(c), BF16: dt == kernel.BF16, OptimizerBF16: moments, Trainable: model.Trainable{Freeze: c.StringSlice("freeze"), LoRA: adapters(c)}}
 	if r.settings, r.Fits, err = plan.Fit(cfg, want, how, r.Limit); err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ func (a *app) serveCommand() *cli.Command {
 		Usage: "answer prompts over HTTP",
 		Flags: append([]cli.Flag{
 			modelFlag(),
+			baseFlag(),
 			vocabFlag("vocabulary `FILE`, for a model folder without one"),
 			&cli.StringFlag{Name: "host", Value: "127.0.0.1", Usage: "`ADDRESS` to listen on (0.0.0.0: every one of this machine's)"},
 			&cli.IntFlag{Name: "port", Value: 5005, Usage: "port to listen on (0: any that is free)"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"promptgen/configs"
 	"promptgen/internal/fault"
 	"promptgen/model"
+	"promptgen/model/checkpoint"
 	"promptgen/train"
 	"promptgen/train/dist"
 )
@@ -53,7 +53,7 @@ func (a *app) trainCommand() *cli.Command {
 			freezeFlag(rate),
 			&cli.Float64Flag{Name: "label-smoothing", Category: rate, Usage: "share of each target that is divided among all tokens"},
 			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts (default: the config's)"},
-
+		}, slices.Concat(adapterFlags("Adapters (on the model of --init-from)"), []cli.Flag{
 			&cli.IntFlag{Name: "log-every", Aliases: []string{"log_step"}, Category: files, Value: d.LogEvery, Usage: "steps between two lines of metrics.jsonl"},
 			&cli.IntFlag{Name: "eval-every", Category: files, Usage: "steps between two validations (0: after each epoch)"},
 			&cli.StringFlag{Name: "save-every", Category: files, Value: "0", Usage: "`STEPS`, or time such as 10m, between two states for resuming (0: after each epoch)"},
@@ -66,7 +66,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.IntFlag{Name: "shards", Category: several, Usage: "parts of a step that ranks share, whose number fixes the result (default: 1; under MPI 8, at most the effective batch)"},
 			&cli.DurationFlag{Name: "dist-timeout", Category: several, Value: dist.DefaultTimeout, Usage: "end this rank (75) when the others keep it waiting for so long, or thrice its own share of a step"},
 			&cli.BoolFlag{Name: "shrink", Category: memoryCategory, Usage: "where the config does not fit, train the nearest that does"},
-		}, memoryFlags()...),
+		}, memoryFlags())...),
 		Action: func(c *cli.Context) error {
 			o, err := a.trainOptions(c)
 			if err != nil {
@@ -109,7 +109,10 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	}
 	config := c.String("config")
 	if from := c.String("init-from"); from != "" && !c.IsSet("config") {
-		config = filepath.Join(from, "config.json") // the shape of the weights
+		var err error
+		if config, err = checkpoint.ConfigFile(from); err != nil { // the shape of the weights
+			return train.Options{}, err
+		}
 	}
 	cfg, err := configs.Load(config)
 	if err != nil {
@@ -130,7 +133,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		Shards:   c.Int("shards"),
 		Dist:     dist.Options{Mode: dist.Mode(c.String("dist")), Library: a.env["MPI_LIB"], Timeout: c.Duration("dist-timeout")},
 		LogEvery: c.Int("log-every"), EvalEvery: c.Int("eval-every"), KeepEpochs: c.Int("keep-epochs"),
-		Freeze: c.StringSlice("freeze"), DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
+		Freeze: c.StringSlice("freeze"), LoRA: adapters(c), DecayAll: c.Bool("decay-all"), LabelSmoothing: c.Float64("label-smoothing"), EarlyStop: c.Int("early-stop"),
 		SamplePrompts: c.StringSlice("sample-prompt"), WriterDir: c.String("writer_dir"), Command: a.typed,
 	}
 	if file := c.String("write-config"); file != "" {

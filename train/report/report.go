@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"promptgen/internal/atomicdir"
@@ -281,8 +282,16 @@ func facts(object json.RawMessage) ([]fact, error) {
 		if err := dec.Decode(&value); err != nil {
 			return nil, fault.Corrupt("run.json: its options cannot be read (%v)", err)
 		}
-		switch s := string(value); s {
-		case `""`, "null", "false", "0", "[]":
+		switch s := string(value); {
+		case slices.Contains([]string{`""`, "null", "false", "0", "[]"}, s):
+		case strings.HasPrefix(s, "{"): // options of one thing
+			inner, err := facts(value)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range inner {
+				out = append(out, fact{fmt.Sprint(key) + " " + f.Key, f.Value})
+			}
 		default:
 			out = append(out, fact{fmt.Sprint(key), strings.Trim(s, `"`)})
 		}
