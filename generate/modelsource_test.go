@@ -10,10 +10,9 @@ import (
 	"promptgen/tokenizer"
 )
 
-// A GGUF file's blocks are packed as they lie there: the same texts as from
-// weights that are quantized while they are read, and from a file of another
-// format they are converted.
-func TestGGUFIsReadStraight(t *testing.T) {
+// What a file has in another form than float32 is packed as it lies there, or
+// converted while it is read: the same texts as from weights in memory.
+func TestFilesAreReadStraight(t *testing.T) {
 	const vocab = 70
 	tok := wordTokenizer(t, vocab)
 	m := checkpoint.New(randomModel(17, vocab, 32), tok.Vocab(), tokenizer.LevelChar, true)
@@ -30,30 +29,41 @@ func TestGGUFIsReadStraight(t *testing.T) {
 		}
 		return r.Samples[0].Tokens
 	}
-	for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0, kernel.Q4_0} {
-		path := filepath.Join(t.TempDir(), "model.gguf")
-		err := checkpoint.Export(t.Context(), path, m, checkpoint.ExportOptions{Format: checkpoint.FormatGGUF, DType: d.String()})
+	load := func(path string, keep bool) *checkpoint.Model {
+		m, err := checkpoint.Load(path, checkpoint.LoadOptions{KeepEncoded: keep})
 		if err != nil {
 			t.Fatal(err)
 		}
-		kept, err := checkpoint.Load(path, checkpoint.LoadOptions{KeepEncoded: true})
+		t.Cleanup(func() { m.Close() })
+		return m
+	}
+	const name = "transformer.h.0.mlp.c_fc.weight"
+	for _, c := range []struct {
+		format checkpoint.Format
+		dtype  kernel.DType
+	}{
+		{checkpoint.FormatGGUF, kernel.FP32}, {checkpoint.FormatGGUF, kernel.BF16},
+		{checkpoint.FormatGGUF, kernel.Q8_0}, {checkpoint.FormatGGUF, kernel.Q4_0},
+		{checkpoint.FormatHF, kernel.BF16}, {checkpoint.FormatHF, kernel.FP16},
+	} {
+		path := filepath.Join(t.TempDir(), "model")
+		err := checkpoint.Export(t.Context(), path, m, checkpoint.ExportOptions{Format: c.format, DType: c.dtype.String()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer kept.Close()
-		if enc, ok := kept.Encoded("transformer.h.0.mlp.c_fc.weight"); !ok || enc.DType.Name() != d.String() {
-			t.Fatalf("%v: not kept encoded", d)
+		kept, decoded := load(path, true), load(path, false)
+		if enc, ok := kept.Encoded(name); !ok || enc.DType.Name() != c.dtype.String() {
+			t.Fatalf("%s, %v: not kept encoded", c.format, c.dtype)
 		}
-		if got, want := write(FromModel(kept), d), write(FromParams(m.Params, nil), d); !slices.Equal(got, want) {
-			t.Errorf("%v: %v, want %v", d, got, want)
+		if c.format == checkpoint.FormatGGUF { // whose vectors stay float32
+			if got, want := write(FromModel(kept), c.dtype), write(FromParams(m.Params, nil), c.dtype); !slices.Equal(got, want) {
+				t.Errorf("%s, %v: %v, want %v", c.format, c.dtype, got, want)
+			}
 		}
-		decoded, err := checkpoint.Load(path, checkpoint.LoadOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer decoded.Close()
-		if got, want := write(FromModel(kept), kernel.BF16), write(FromModel(decoded), kernel.BF16); !slices.Equal(got, want) {
-			t.Errorf("%v as bf16: %v, want %v", d, got, want)
+		for _, d := range []kernel.DType{kernel.BF16, kernel.Q4_0} {
+			if got, want := write(FromModel(kept), d), write(FromModel(decoded), d); !slices.Equal(got, want) {
+				t.Errorf("%s, %v as %v: %v, want %v", c.format, c.dtype, d, got, want)
+			}
 		}
 	}
 }

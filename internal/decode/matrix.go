@@ -20,9 +20,9 @@ type Matrix struct {
 
 // Part is at most 32 columns of a matrix [K, N], in one of three forms.
 type Part struct {
-	// Encoded is each column in the matrix's dtype, as GGUF has it: float32,
-	// bf16, or blocks of an fp16 scale and 32 values in 8 or 4 bits.
-	Encoded [][]byte
+	// Blocks is column after column in the matrix's quantized dtype, as GGUF has
+	// it: blocks of an fp16 scale and 32 values in 8 or 4 bits.
+	Blocks []byte
 
 	// Rows has value k of column j at k*LD+j; Columns has it at j*K+k.
 	Rows    []float32
@@ -75,8 +75,8 @@ func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix
 // packPart packs columns [lo,hi).
 func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 	panel := u.panel(m, lo/panelCols)
-	if part.Encoded != nil {
-		return m.fill(panel, part.Encoded, lo)
+	if part.Blocks != nil {
+		return m.fill(panel, part.Blocks, lo, hi-lo)
 	}
 	rows, ld := part.Rows, part.LD
 	if rows == nil || hi-lo < panelCols || m.K%m.f.unit > 0 {
@@ -129,74 +129,29 @@ func (u *Unit) panel(m *Matrix, p int) []byte {
 	return m.data[p*size : (p+1)*size]
 }
 
-// fill packs encoded columns, of which first is the number of the first, into a
-// panel.
-func (m *Matrix) fill(panel []byte, cols [][]byte, first int) error {
-	for j, c := range cols {
-		if k, ok := m.finite(c); !ok {
-			return fmt.Errorf("value %d of column %d is not finite", k, first+j)
-		}
-		switch m.DType {
-		case kernel.FP32:
-			for s := range m.steps {
-				copy(panel[(s*panelCols+j)*4:][:4], c[4*s:])
+// fill packs the blocks of n columns, of which first is the number of the first,
+// into a panel.
+func (m *Matrix) fill(panel, blocks []byte, first, n int) error {
+	const inf = 0x7c00
+	flip, size := uint32(0x80808080), 2+blockLen
+	if m.DType == kernel.Q4_0 {
+		flip, size = 0, 2+blockLen/2
+	}
+	for j := range n {
+		for s := range m.steps {
+			from := blocks[(j*m.steps+s)*size:][:size]
+			if le.Uint16(from)&inf == inf {
+				return fmt.Errorf("the scale of value %d of column %d is not finite", s*blockLen, first+j)
 			}
-		case kernel.BF16:
-			c := c[:2*m.K]
-			for s := range m.K / 2 {
-				copy(panel[(s*panelCols+j)*4:][:4], c[4*s:])
+			to := panel[s*m.f.bStep:][:m.f.bStep]
+			copy(to[2*j:][:2], from)
+			to, from = to[scaleBytes+4*j:], from[2:]
+			for w := 0; len(from) >= 4; w, from = w+1, from[4:] {
+				le.PutUint32(to[w*4*panelCols:], le.Uint32(from)^flip)
 			}
-			if m.K%2 == 1 {
-				copy(panel[((m.steps-1)*panelCols+j)*4:][:2], c[2*m.K-2:])
-			}
-		default:
-			m.fillBlocks(panel, c, j)
 		}
 	}
 	return nil
-}
-
-// fillBlocks packs the quantized column j.
-func (m *Matrix) fillBlocks(panel, c []byte, j int) {
-	size, flip := 2+blockLen, uint32(0x80808080)
-	if m.DType == kernel.Q4_0 {
-		size, flip = 2+blockLen/2, 0
-	}
-	for s := range m.steps {
-		to, from := panel[s*m.f.bStep:][:m.f.bStep], c[s*size:][:size]
-		copy(to[2*j:][:2], from)
-		to, from = to[scaleBytes+4*j:], from[2:]
-		for w := 0; len(from) >= 4; w, from = w+1, from[4:] {
-			le.PutUint32(to[w*4*panelCols:], le.Uint32(from)^flip)
-		}
-	}
-}
-
-// finite looks at a column's numbers; for quantized ones those are the scales.
-func (m *Matrix) finite(c []byte) (k int, ok bool) {
-	const f32, bf16, f16 = 0x7f800000, 0x7f80, 0x7c00
-	switch m.DType {
-	case kernel.FP32:
-		for k := range m.K {
-			if le.Uint32(c[4*k:])&f32 == f32 {
-				return k, false
-			}
-		}
-	case kernel.BF16:
-		for k := range m.K {
-			if le.Uint16(c[2*k:])&bf16 == bf16 {
-				return k, false
-			}
-		}
-	default:
-		size := len(c) / m.steps
-		for s := range m.steps {
-			if le.Uint16(c[s*size:])&f16 == f16 {
-				return s * blockLen, false
-			}
-		}
-	}
-	return 0, true
 }
 
 // Column sets dst [K] to column j, as float32: what an embedding looks up in the

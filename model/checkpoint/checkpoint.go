@@ -57,7 +57,7 @@ type Model struct {
 
 	userDictPath string // where UserDict lies, if it was read
 	files        []*blob.File
-	encoded      map[string]blob.Tensor // by our names, with LoadOptions.KeepEncoded
+	encoded      map[string]Encoded // by our names, with LoadOptions.KeepEncoded
 }
 
 // Meta is promptgen.json: what the Hugging Face files have no place for.
@@ -133,9 +133,14 @@ func tempFile(b []byte) (path string, err error) {
 	return f.Name(), errors.Join(err, f.Close())
 }
 
-// Encoded is a matrix that was left as it lies in its file, by its name in
-// Config.Tensors: [out, in], the embedding [vocab, n_embd].
-func (m *Model) Encoded(name string) (blob.Tensor, bool) {
+// Encoded is a matrix that was left as it lies in its file.
+type Encoded struct {
+	blob.Tensor
+	ByOutput bool // [out, in], the embedding [vocab, n_embd]; else [in, out]
+}
+
+// Encoded is such a matrix by its name in Config.Tensors.
+func (m *Model) Encoded(name string) (Encoded, bool) {
 	t, ok := m.encoded[name]
 	return t, ok
 }

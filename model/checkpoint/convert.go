@@ -13,10 +13,14 @@ import (
 // file's numbers are not already what is wanted.
 
 // floats are the values of all tensors: views of the file where they can be,
-// else copies.
+// else copies. The zero Tensor has none.
 func floats(tensors []blob.Tensor) [][]float32 {
 	data := make([][]float32, len(tensors))
-	inParallel(len(tensors), func(i int) { data[i] = tensors[i].Floats() })
+	inParallel(len(tensors), func(i int) {
+		if tensors[i].Bytes != nil {
+			data[i] = tensors[i].Floats()
+		}
+	})
 	return data
 }
 

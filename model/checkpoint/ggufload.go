@@ -135,7 +135,7 @@ func ggufVocab(path string, g *gguf.File) (*tokenizer.Vocab, error) {
 
 // ggufParams gives the tensors our names, turns the matrices round and puts
 // them together.
-func ggufParams(path string, c model.Config, tensors []blob.Tensor, keep bool) (*model.Params, map[string]blob.Tensor, error) {
+func ggufParams(path string, c model.Config, tensors []blob.Tensor, keep bool) (*model.Params, map[string]Encoded, error) {
 	byName := index(tensors)
 	_, untied := byName["output.weight"]
 	specs := c.Tensors(untied)
@@ -156,10 +156,10 @@ func ggufParams(path string, c model.Config, tensors []blob.Tensor, keep bool) (
 		return nil, nil, err
 	}
 	data, names := make([][]float32, len(ours)), ggufNames(c, untied)
-	encoded := map[string]blob.Tensor{}
+	encoded := map[string]Encoded{}
 	for i, t := range ours {
 		if keep && (names[i].flip || t.Name == "token_embd.weight" || t.Name == "output.weight") {
-			encoded[names[i].ours] = t
+			encoded[names[i].ours] = Encoded{t, true}
 		}
 	}
 	inParallel(len(ours), func(i int) {

@@ -30,8 +30,9 @@ type LoadOptions struct {
 	VocabPath string          // "": the folder's own vocab.txt
 	Level     tokenizer.Level // "": as promptgen.json says, else bert
 
-	// KeepEncoded leaves the matrices of a GGUF file as they lie in it: Params
-	// then has no data for those that Model.Encoded knows.
+	// KeepEncoded leaves matrices as they lie in their file where that is not the
+	// float32 that we compute with: Params then has no data for those that
+	// Model.Encoded knows.
 	KeepEncoded bool
 
 	Base string // of adapters: the model that they are added to; "": the one that they name
@@ -108,8 +109,8 @@ func (m *Model) loadFolder(dir string, o LoadOptions) error {
 	}
 	m.files = w.files
 	m.DType = weightType(w.tensors)
-	p, notes, err := assemble(w.path, c, h.Tied, w.tensors)
-	m.Params, m.Notes = p, append(m.Notes, notes...)
+	p, kept, notes, err := assemble(w.path, c, h.Tied, w.tensors, o.KeepEncoded)
+	m.Params, m.encoded, m.Notes = p, kept, append(m.Notes, notes...)
 	return err
 }
 

@@ -70,7 +70,9 @@ func (w *weightsFile) open(path string) ([]blob.Tensor, error) {
 	}
 	w.files = append(w.files, f)
 	if filepath.Ext(path) == ".bin" {
-		return torchfile.Parse(path, f.Bytes)
+		tensors, err := torchfile.Parse(path, f.Bytes)
+		f.LetGo(f.Bytes) // of which it has taken checksums
+		return tensors, err
 	}
 	sf, err := safetensors.Parse(path, f.Bytes)
 	if err != nil {
@@ -149,37 +151,47 @@ func isMask(name string) bool {
 // for must be there in its shape, and nothing that belongs to a body of another
 // shape may be. tied is what config.json says of the head, nil where it says
 // nothing. Every check comes before the first allocation.
-func assemble(path string, c model.Config, tied *bool, tensors []blob.Tensor) (p *model.Params, notes []string, err error) {
+func assemble(path string, c model.Config, tied *bool, tensors []blob.Tensor, keep bool) (p *model.Params, kept map[string]Encoded, notes []string, err error) {
 	byName := make(map[string]blob.Tensor, len(tensors))
 	for _, t := range tensors {
 		name := canonical(t.Name)
 		if _, twice := byName[name]; twice {
-			return nil, nil, fault.Corrupt("%s: tensor %s occurs twice", path, blob.Clip(name))
+			return nil, nil, nil, fault.Corrupt("%s: tensor %s occurs twice", path, blob.Clip(name))
 		}
 		byName[name] = t
 	}
 	untied, err := untiedHead(path, tied, byName)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	specs := c.Tensors(untied)
 	found := make([]blob.Tensor, len(specs))
 	for i, s := range specs {
 		t, ok := byName[s.Name]
 		if err := fits(path, s, t, ok); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		found[i] = t
 		delete(byName, s.Name)
 	}
 	delete(byName, headName)
 	if notes, err = leftOver(path, byName); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := disjoint(path, found); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return model.ParamsFrom(c, untied, floats(found)), notes, nil
+	if keep {
+		kept = map[string]Encoded{}
+		for i, t := range found {
+			name := specs[i].Name
+			if len(t.Shape) == 2 && t.DType != blob.F32 && name != bodyPrefix+"wpe.weight" {
+				kept[name] = Encoded{t, name == bodyPrefix+"wte.weight" || name == headName}
+				found[i] = blob.Tensor{}
+			}
+		}
+	}
+	return model.ParamsFrom(c, untied, floats(found)), kept, notes, nil
 }
 
 // untiedHead decides whether a head of its own is to be used: when config.json
