@@ -3,10 +3,8 @@
 package host
 
 import (
-	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 )
 
 // Program is what this binary was built of.
@@ -46,49 +44,4 @@ func ReadProgram() Program {
 		}
 	}
 	return b
-}
-
-// Machine is what a program runs on.
-type Machine struct {
-	CPU     string `json:"cpu"`
-	ISA     string `json:"isa"`     // of the kernels
-	Threads int    `json:"threads"` // that computed
-	OS      string `json:"os"`
-}
-
-// ReadMachine names the processor and the system; ISA and Threads are the
-// caller's to say.
-func ReadMachine() Machine {
-	return Machine{CPU: CPUName(), OS: osName()}
-}
-
-// CPUName is the processor's name, or its architecture where nothing tells it.
-func CPUName() string {
-	b, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	for line := range strings.Lines(string(b)) {
-		key, value, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
-}
-
-// osName is the system's own name for itself, with its kernel's.
-func osName() string {
-	name := runtime.GOOS
-	if b, err := os.ReadFile("/etc/os-release"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if v, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
-				name = strings.Trim(strings.TrimSpace(v), `"`)
-			}
-		}
-	}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		name += ", kernel " + strings.TrimSpace(string(b))
-	}
-	return name
 }
