@@ -29,10 +29,14 @@ func TestSyncedBeforeNamed(t *testing.T) {
 	dir = t.TempDir()
 	tmp := regexp.MustCompile(`\.tmp-\w+`)
 	var seen []string
+	over := false
 	attr := &os.ProcAttr{Env: append(os.Environ(), "ATOMICDIR_WATCHED="+dir), Files: []*os.File{nil, nil, os.Stderr}}
 	ws, err := tracee.Run(os.Args[0], []string{"-test.run=^TestSyncedBeforeNamed$"}, attr, func(c tracee.Call) tracee.Verdict {
 		path, ours := strings.CutPrefix(c.Path, dir)
 		switch {
+		case over: // what a program does on its way out is not ours
+		case ours && path == "/over":
+			over = true
 		case c.Name == "fsync" && ours:
 			seen = append(seen, "sync "+tmp.ReplaceAllString(path, ".tmp"))
 		case strings.HasPrefix(c.Name, "rename"):
@@ -67,5 +71,8 @@ func watched(dir string) error {
 	if err := WriteFile(filepath.Join(dir, "f"), func(w io.Writer) error { _, err := io.WriteString(w, "x"); return err }); err != nil {
 		return err
 	}
-	return Remove(d)
+	if err := Remove(d); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "over"), []byte("x"), 0o666)
 }
