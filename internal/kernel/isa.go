@@ -29,12 +29,13 @@ type tile struct {
 	pairs  bool // operands are packed as pairs of bf16, k counts pairs
 	round  bool // operands are rounded to bf16 while they are packed, and stay fp32
 
-	// run computes the tile C[mr,nr] = A·B, or += if acc is not 0. A is packed
-	// [k][mr], B [k][nr]; rows of C are ldc floats apart.
-	run func(k int, a, b, c *float32, ldc, acc int)
+	// run computes tiles below one another, C[tiles*mr,nr] = A·B, or += if acc is
+	// not 0. A is packed [k][mr], da floats from tile to tile, B [k][nr]; rows of C
+	// are ldc floats apart.
+	run func(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int)
 
 	// runDirect does the same with B as it is stored, rows ldb floats apart.
-	runDirect func(k int, a, b *float32, ldb int, c *float32, ldc, acc int)
+	runDirect func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)
 }
 
 // findISA returns the instruction set by its name, or the best for "".
@@ -61,7 +62,7 @@ func ISAs() []string {
 
 // goISA is the level that every machine has.
 func goISA() *isa {
-	f32 := tile{mr: 2, nr: 4, run: tileGo}
+	f32 := tile{mr: 2, nr: 4, run: tilesGo}
 	bf := f32
 	bf.round = true
 	return &isa{name: "go", tile: f32, wide: f32, bf16: bf, bf16Wide: bf, pack: goPackers(), attn: attnGo(false), attnBF16: attnGo(true), vectors: goVectors(), peak: goPeak()}

@@ -5,25 +5,25 @@
 package kernel
 
 //go:noescape
-func tile12x32(k int, a *float32, b *float32, c *float32, ldc int, acc int)
+func tile12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
-func tile8x48(k int, a *float32, b *float32, c *float32, ldc int, acc int)
+func tile8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileBF12x32(k int, a *float32, b *float32, c *float32, ldc int, acc int)
+func tileBF12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileBF8x48(k int, a *float32, b *float32, c *float32, ldc int, acc int)
+func tileBF8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
-func tile6x16(k int, a *float32, b *float32, c *float32, ldc int, acc int)
+func tile6x16(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
-func direct4x64(k int, a *float32, b *float32, ldb int, c *float32, ldc int, acc int)
+func direct4x64(tiles int, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc int, acc int)
 
 //go:noescape
-func direct4x24(k int, a *float32, b *float32, ldb int, c *float32, ldc int, acc int)
+func direct4x24(tiles int, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc int, acc int)
 
 //go:noescape
 func packCopyAVX512(k int, src *float32, stride int, dst *float32, width int, get int, put int)

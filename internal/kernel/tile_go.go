@@ -2,6 +2,12 @@ package kernel
 
 import "unsafe"
 
+func tilesGo(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int) {
+	for i := range tiles {
+		tileGo(k, off(a, 4*i*da), b, off(c, 4*i*2*ldc), ldc, acc)
+	}
+}
+
 // tileGo is the micro-kernel in Go: a tile of 2x4, which is what a compiler
 // keeps in sixteen registers.
 func tileGo(k int, pa, pb, pc *float32, ldc, acc int) {

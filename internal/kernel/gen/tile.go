@@ -7,12 +7,13 @@ import (
 )
 
 const (
-	tileSignature   = "func(k int, a, b, c *float32, ldc, acc int)"
-	directSignature = "func(k int, a, b *float32, ldb int, c *float32, ldc, acc int)"
+	tileSignature   = "func(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int)"
+	directSignature = "func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)"
 )
 
 // tileCode is a micro-kernel: mr rows of nv registers each accumulate in
-// registers 0…mr*nv-1 while B comes in whole registers and A is broadcast.
+// registers 0…mr*nv-1 while B comes in whole registers and A is broadcast. It
+// computes tiles below one another, which meet the same B.
 type tileCode struct {
 	l          level
 	mr, nv     int
@@ -68,9 +69,24 @@ func (t *tileCode) emit(name string, direct bool) {
 		MOVQ(t.ldb, t.ahead)
 		SHLQ(Imm(3), t.ahead)
 	}
-	t.k, t.a, t.b, t.c = Load(Param("k"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("c"), GP64())
+	tiles, nextA := Load(Param("tiles"), GP64()), Load(Param("a"), GP64())
+	t.k, t.a, t.b, t.c = GP64(), GP64(), GP64(), Load(Param("c"), GP64())
 	ldc := Load(Param("ldc"), GP64())
 	SHLQ(Imm(2), ldc)
+	Label("tile")
+	Load(Param("k"), t.k)
+	Load(Param("b"), t.b)
+	MOVQ(nextA, t.a)
+	t.one(ldc)
+	da := Load(Param("da"), GP64())
+	LEAQ(Mem{Base: nextA, Index: da, Scale: 4}, nextA)
+	DECQ(tiles)
+	JNZ(LabelRef("tile"))
+	end()
+}
+
+// one computes the tile at a, b and c, and leaves c at the tile below it.
+func (t *tileCode) one(ldc Register) {
 	row := GP64()
 	rows := func(f func(i, j int, m Mem)) {
 		MOVQ(t.c, row)
@@ -78,9 +94,7 @@ func (t *tileCode) emit(name string, direct bool) {
 			for j := range t.nv {
 				f(i, j, Mem{Base: row, Disp: j * t.l.bytes})
 			}
-			if i < t.mr-1 {
-				ADDQ(ldc, row)
-			}
+			ADDQ(ldc, row)
 		}
 	}
 	rows(func(_, j int, m Mem) {
@@ -119,7 +133,7 @@ func (t *tileCode) emit(name string, direct bool) {
 	rows(func(i, j int, m Mem) { VADDPS(m, t.l.reg[i*t.nv+j], t.l.reg[i*t.nv+j]) })
 	Label("store")
 	rows(func(i, j int, m Mem) { VMOVUPS(t.l.reg[i*t.nv+j], m) })
-	end()
+	MOVQ(row, t.c)
 }
 
 func tileAVX512(name string, mr, nv int, bf16 bool) {

@@ -1,0 +1,226 @@
+package kernel
+
+// Blocking (see the package comment). Sums are cut at kc, so kc may depend on
+// N, K and KBlock but not on M, the rows of a batch; the other sizes are free.
+const (
+	kcMax     = 512  // slots of a panel: longer ones need fewer passes over C
+	ncMax     = 3072 // columns of B packed at a time
+	mcMax     = 192  // most rows of A packed at a time: a multiple of every tile's
+	maxPieces = 32   // pieces of the sum in a block
+	maxBlocks = 8    // blocks of the sum packed together
+	ncGroup   = 256  // columns finished (bias, activation…) at a time
+)
+
+// kBlock is a part of the sum that one panel holds. It falls into pieces, each
+// added up by itself.
+type kBlock struct {
+	k, kc  int
+	slots  int // of a panel, for all pieces
+	base   int // where the block's panels begin in packed B
+	pieces int
+	piece  [maxPieces]int
+}
+
+// kcOf is the length of the pieces that a sum over span is cut into: even
+// ones, a multiple of 32 for the packers' sake.
+func kcOf(span, limit int) int {
+	pieces := (span + limit - 1) / limit
+	return roundUp((span+pieces-1)/pieces, 32)
+}
+
+func roundUp(n, m int) int { return (n + m - 1) / m * m }
+
+// cut divides C into parts for the threads: by rows while there are enough of
+// them, else by columns too. Parts get smaller towards the end, so that no
+// thread has long to wait for another that is in its last; and small in number,
+// since each part packs its rows of A.
+func (j *gemmJob) cut(threads int) {
+	const least = 4 // tiles
+	j.bounds = append(j.bounds[:0], 0)
+	for at := 0; at < j.M; {
+		n := mcMax
+		if threads > 1 {
+			share := (j.M - at + 2*threads - 1) / (2 * threads)
+			n = min(n, max(least*j.t.mr, roundUp(share, j.t.mr)))
+		}
+		at = min(at+n, j.M)
+		j.bounds = append(j.bounds, at)
+	}
+	j.rows, j.strips = len(j.bounds)-1, 1
+	if j.rows < threads {
+		j.strips = (4*threads + j.rows - 1) / j.rows
+	}
+}
+
+// kcLimit is the longest piece of the sum: what a panel's slots hold, of which
+// one takes two values of bf16.
+func (j *gemmJob) kcLimit() int {
+	if j.t.pairs {
+		return 2 * kcMax
+	}
+	return kcMax
+}
+
+// each calls f for each range of columns and, in order, each group of blocks of
+// the sum: as many as the memory for packed B holds, since between two calls
+// the threads wait for one another.
+func (j *gemmJob) each(f func()) {
+	j.cpu.packedB.get(roundUp(min(j.N, ncMax), j.t.nr) * kcMax)
+	j.pb = j.cpu.packedB.s
+	span := j.K
+	if j.KBlock > 0 {
+		span = min(span, j.KBlock)
+	}
+	for j.j = 0; j.j < j.N; j.j += ncMax {
+		j.nc = min(ncMax, j.N-j.j)
+		j.panels = (j.nc + j.t.nr - 1) / j.t.nr
+		for k := 0; k < j.K; {
+			j.blocks = 0
+			for base := 0; k < j.K && j.blocks < maxBlocks; j.blocks++ {
+				b := &j.block[j.blocks]
+				j.take(b, k, span)
+				size := j.panels * j.t.nr * b.slots
+				if base+size > len(j.pb) {
+					break
+				}
+				b.base = base
+				base += size
+				k += b.kc
+			}
+			f()
+		}
+	}
+}
+
+// take fills b with the pieces of the sum from k on, cut at multiples of span:
+// as many as a panel holds, so that a tile of C that receives one after the
+// other stays in the cache.
+func (j *gemmJob) take(b *kBlock, k, span int) {
+	kc := kcOf(span, j.kcLimit())
+	b.k, b.kc, b.slots, b.pieces = k, 0, 0, 0
+	for k < j.K && b.pieces < maxPieces {
+		n := min(kc, j.K-k, span-k%span)
+		slots := j.t.kSlots(n)
+		if b.pieces > 0 && b.slots+slots > kcMax {
+			return
+		}
+		b.piece[b.pieces] = n
+		b.pieces++
+		b.kc += n
+		b.slots += slots
+		k += n
+	}
+}
+
+// pack packs a panel of a block of the sum, piece by piece.
+func (j *gemmJob) pack(dst []float32, width int, o operand, r, rows int, b *kBlock) {
+	k, at := b.k, 0
+	for _, n := range b.piece[:b.pieces] {
+		j.cpu.isa.packPanel(dst[at:], width, o, r, rows, k, n, j.t)
+		k += n
+		at += width * j.t.kSlots(n)
+	}
+}
+
+// packB packs panel i of those of all blocks.
+func (j *gemmJob) packB(i int) {
+	b, p, nr := &j.block[i/j.panels], i%j.panels, j.t.nr
+	if !j.direct(p) {
+		j.pack(j.pb[b.base+p*nr*b.slots:], nr, j.b, j.j+p*nr, min(nr, j.nc-p*nr), b)
+	}
+}
+
+// direct tells whether panel p of B is read where it lies: a whole panel of a
+// product of few rows.
+func (j *gemmJob) direct(p int) bool { return j.t.runDirect != nil && j.nc-p*j.t.nr >= j.t.nr }
+
+// multiply computes part i: some rows, some panels, all blocks of the sum.
+func (j *gemmJob) multiply(w *worker, i int) {
+	t := j.t
+	row, strip := i%j.rows, i/j.rows
+	r0, end := j.bounds[row], j.bounds[row+1]
+	m := end - r0
+	lo, hi := j.panels*strip/j.strips, j.panels*(strip+1)/j.strips
+	if lo == hi {
+		return
+	}
+	group := max(1, ncGroup/t.nr)
+	for n := range j.blocks {
+		b := &j.block[n]
+		pa := w.packedA.get(roundUp(m, t.mr) * b.slots)
+		for r := 0; r < m; r += t.mr {
+			j.pack(pa[r*b.slots:], t.mr, j.a, r0+r, min(t.mr, m-r), b)
+		}
+		for p := lo; p < hi; p += group {
+			to := min(p+group, hi)
+			for q := p; q < to; q++ {
+				j.panel(w, b, pa, r0, m, q)
+			}
+			if b.k+b.kc < j.K {
+				continue
+			}
+			for r := r0; r < end; r++ {
+				j.finish(r, j.j+p*t.nr, j.j+min(to*t.nr, j.nc))
+			}
+		}
+	}
+}
+
+// panel multiplies m packed rows by panel q of B: whole tiles in one call, what
+// is left of the rows, or of the columns, in memory of its own.
+func (j *gemmJob) panel(w *worker, b *kBlock, pa []float32, r0, m, q int) {
+	t := j.t
+	n := min(t.nr, j.nc-q*t.nr)
+	whole := 0
+	if n == t.nr {
+		whole = m / t.mr
+	}
+	c := j.C[r0*j.LDC+j.j+q*t.nr:]
+	k, at := b.k, 0
+	for _, length := range b.piece[:b.pieces] {
+		acc := 0
+		if k > 0 || j.Accumulate {
+			acc = 1
+		}
+		if whole > 0 {
+			j.run(b, whole, k, at, length, ptr(pa, at*t.mr), q, ptr(c, 0), j.LDC, acc)
+		}
+		for r := whole * t.mr; r < m; r += t.mr {
+			edge := w.tile.get(t.mr * t.nr)
+			j.run(b, 1, k, at, length, ptr(pa, r*b.slots+at*t.mr), q, ptr(edge, 0), t.nr, 0)
+			j.copyEdge(c[r*j.LDC:], edge, min(t.mr, m-r), n, acc)
+		}
+		k += length
+		at += t.kSlots(length)
+	}
+}
+
+// run computes tiles below one another from packed rows of A and panel q of B,
+// for the piece of the sum that begins at k and, in the panels, at slot at.
+func (j *gemmJob) run(b *kBlock, tiles, k, at, length int, a *float32, q int, c *float32, ldc, acc int) {
+	t := j.t
+	slots, da := t.kSlots(length), b.slots*t.mr
+	packed := b.base + (q*b.slots+at)*t.nr
+	switch {
+	case j.direct(q):
+		t.runDirect(tiles, slots, a, da, ptr(j.B, k*j.LDB+j.j+q*t.nr), j.LDB, c, ldc, acc)
+	case t.runDirect != nil: // a ragged panel, which is packed
+		t.runDirect(tiles, slots, a, da, ptr(j.pb, packed), t.nr, c, ldc, acc)
+	default:
+		t.run(tiles, slots, a, da, ptr(j.pb, packed), c, ldc, acc)
+	}
+}
+
+// copyEdge takes the part of a tile that lies within C.
+func (j *gemmJob) copyEdge(c, tile []float32, rows, cols, acc int) {
+	for i := range rows {
+		c, e := c[i*j.LDC:][:cols], tile[i*j.t.nr:][:cols]
+		if acc == 0 {
+			copy(c, e)
+			continue
+		}
+		for x := range c {
+			c[x] = e[x] + c[x]
+		}
+	}
+}
