@@ -47,9 +47,6 @@ func addAVX512(dst []float32, x []float32)
 func scaleAVX512(y []float32, x []float32, a float32)
 
 //go:noescape
-func softDiffAVX512(ds []float32, dp []float32, p []float32, d float32, scale float32)
-
-//go:noescape
 func dotAVX512(x []float32, y []float32) float32
 
 //go:noescape
@@ -105,9 +102,6 @@ func addAVX2(dst []float32, x []float32)
 
 //go:noescape
 func scaleAVX2(y []float32, x []float32, a float32)
-
-//go:noescape
-func softDiffAVX2(ds []float32, dp []float32, p []float32, d float32, scale float32)
 
 //go:noescape
 func dotAVX2(x []float32, y []float32) float32

@@ -5239,49 +5239,6 @@ done2:
 	VZEROUPPER
 	RET
 
-// func softDiffAVX512(ds []float32, dp []float32, p []float32, d float32, scale float32)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·softDiffAVX512(SB), NOSPLIT, $0-80
-	MOVQ         ds_len+8(FP), AX
-	MOVQ         ds_base+0(FP), CX
-	MOVQ         dp_base+24(FP), DX
-	MOVQ         p_base+48(FP), BX
-	VBROADCASTSS d+72(FP), Z2
-	VBROADCASTSS scale+76(FP), Z3
-	CMPQ         AX, $0x10
-	JLT          tail3
-
-loop3:
-	VMOVUPS (DX), Z0
-	VMOVUPS (BX), Z1
-	VSUBPS  Z2, Z0, Z0
-	VMULPS  Z3, Z1, Z1
-	VMULPS  Z1, Z0, Z0
-	VMOVUPS Z0, (CX)
-	ADDQ    $0x40, CX
-	ADDQ    $0x40, DX
-	ADDQ    $0x40, BX
-	SUBQ    $0x10, AX
-	CMPQ    AX, $0x10
-	JGE     loop3
-
-tail3:
-	TESTQ     AX, AX
-	JZ        done3
-	MOVQ      $-1, SI
-	BZHIQ     AX, SI, SI
-	KMOVW     SI, K1
-	VMOVUPS.Z (DX), K1, Z0
-	VMOVUPS.Z (BX), K1, Z1
-	VSUBPS    Z2, Z0, Z0
-	VMULPS    Z3, Z1, Z1
-	VMULPS    Z1, Z0, Z0
-	VMOVUPS   Z0, K1, (CX)
-
-done3:
-	VZEROUPPER
-	RET
-
 // func dotAVX512(x []float32, y []float32) float32
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·dotAVX512(SB), NOSPLIT, $0-52
@@ -5290,9 +5247,9 @@ TEXT ·dotAVX512(SB), NOSPLIT, $0-52
 	MOVQ   y_base+24(FP), DX
 	VXORPS Z0, Z0, Z0
 	CMPQ   AX, $0x10
-	JLT    tail4
+	JLT    tail3
 
-loop4:
+loop3:
 	VMOVUPS     (CX), Z1
 	VMOVUPS     (DX), Z2
 	VFMADD231PS Z1, Z2, Z0
@@ -5300,11 +5257,11 @@ loop4:
 	ADDQ        $0x40, DX
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop4
+	JGE         loop3
 
-tail4:
+tail3:
 	TESTQ       AX, AX
-	JZ          done4
+	JZ          done3
 	MOVQ        $-1, BX
 	BZHIQ       AX, BX, BX
 	KMOVW       BX, K1
@@ -5312,7 +5269,7 @@ tail4:
 	VMOVUPS.Z   (DX), K1, Z2
 	VFMADD231PS Z1, Z2, Z0
 
-done4:
+done3:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VADDPS        Y1, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -5332,19 +5289,19 @@ TEXT ·maximumAVX512(SB), NOSPLIT, $0-28
 	MOVQ    x_base+0(FP), CX
 	VMOVUPS f_minusinf<>+0(SB), Z0
 	CMPQ    AX, $0x10
-	JLT     tail5
+	JLT     tail4
 
-loop5:
+loop4:
 	VMOVUPS (CX), Z1
 	VMAXPS  Z0, Z1, Z0
 	ADDQ    $0x40, CX
 	SUBQ    $0x10, AX
 	CMPQ    AX, $0x10
-	JGE     loop5
+	JGE     loop4
 
-tail5:
+tail4:
 	TESTQ     AX, AX
-	JZ        done5
+	JZ        done4
 	MOVQ      $-1, DX
 	BZHIQ     AX, DX, DX
 	KMOVW     DX, K1
@@ -5352,7 +5309,7 @@ tail5:
 	VBLENDMPS Z1, Z0, K1, Z1
 	VMAXPS    Z0, Z1, Z0
 
-done5:
+done4:
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -5375,9 +5332,9 @@ TEXT ·expAVX512(SB), NOSPLIT, $0-60
 	VBROADCASTSS off+52(FP), Z6
 	VXORPS       Z7, Z7, Z7
 	CMPQ         AX, $0x10
-	JLT          tail6
+	JLT          tail5
 
-loop6:
+loop5:
 	VMOVUPS      (DX), Z0
 	VFMADD213PS  Z6, Z5, Z0
 	VMOVUPS      f_expmax<>+0(SB), Z3
@@ -5404,11 +5361,11 @@ loop6:
 	ADDQ         $0x40, DX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop6
+	JGE          loop5
 
-tail6:
+tail5:
 	TESTQ        AX, AX
-	JZ           done6
+	JZ           done5
 	MOVQ         $-1, BX
 	BZHIQ        AX, BX, BX
 	KMOVW        BX, K1
@@ -5436,7 +5393,7 @@ tail6:
 	VADDPS       Z0, Z7, Z7
 	VMOVUPS      Z0, K1, (CX)
 
-done6:
+done5:
 	VEXTRACTF64X4 $0x01, Z7, Y1
 	VADDPS        Y1, Y7, Y7
 	VEXTRACTF128  $0x01, Y7, X1
@@ -5456,9 +5413,9 @@ TEXT ·geluAVX512(SB), NOSPLIT, $0-48
 	MOVQ y_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x10
-	JLT  tail7
+	JLT  tail6
 
-loop7:
+loop6:
 	VMOVUPS      (DX), Z0
 	VMULPS       Z0, Z0, Z1
 	VMOVUPS      f_g3<>+0(SB), Z2
@@ -5489,11 +5446,11 @@ loop7:
 	ADDQ         $0x40, DX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop7
+	JGE          loop6
 
-tail7:
+tail6:
 	TESTQ        AX, AX
-	JZ           done7
+	JZ           done6
 	MOVQ         $-1, BX
 	BZHIQ        AX, BX, BX
 	KMOVW        BX, K1
@@ -5524,7 +5481,7 @@ tail7:
 	VDIVPS       Z2, Z0, Z0
 	VMOVUPS      Z0, K1, (CX)
 
-done7:
+done6:
 	VZEROUPPER
 	RET
 
@@ -5539,9 +5496,9 @@ TEXT ·geluBackAVX512(SB), NOSPLIT, $0-72
 	VMOVUPS f_flat<>+0(SB), Z9
 	VMOVUPS f_unflat<>+0(SB), Z10
 	CMPQ    AX, $0x10
-	JLT     tail8
+	JLT     tail7
 
-loop8:
+loop7:
 	VMOVUPS      (BX), Z0
 	VMINPS       Z0, Z9, Z0
 	VMAXPS       Z0, Z10, Z0
@@ -5583,11 +5540,11 @@ loop8:
 	ADDQ         $0x40, BX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop8
+	JGE          loop7
 
-tail8:
+tail7:
 	TESTQ        AX, AX
-	JZ           done8
+	JZ           done7
 	MOVQ         $-1, SI
 	BZHIQ        AX, SI, SI
 	KMOVW        SI, K1
@@ -5628,7 +5585,7 @@ tail8:
 	VMULPS       Z5, Z4, Z4
 	VMOVUPS      Z4, K1, (CX)
 
-done8:
+done7:
 	VZEROUPPER
 	RET
 
@@ -5640,9 +5597,9 @@ TEXT ·reluAVX512(SB), NOSPLIT, $0-48
 	MOVQ   x_base+24(FP), DX
 	VXORPS Z1, Z1, Z1
 	CMPQ   AX, $0x10
-	JLT    tail9
+	JLT    tail8
 
-loop9:
+loop8:
 	VMOVUPS (DX), Z0
 	VMAXPS  Z0, Z1, Z0
 	VMOVUPS Z0, (CX)
@@ -5650,11 +5607,11 @@ loop9:
 	ADDQ    $0x40, DX
 	SUBQ    $0x10, AX
 	CMPQ    AX, $0x10
-	JGE     loop9
+	JGE     loop8
 
-tail9:
+tail8:
 	TESTQ     AX, AX
-	JZ        done9
+	JZ        done8
 	MOVQ      $-1, BX
 	BZHIQ     AX, BX, BX
 	KMOVW     BX, K1
@@ -5662,7 +5619,7 @@ tail9:
 	VMAXPS    Z0, Z1, Z0
 	VMOVUPS   Z0, K1, (CX)
 
-done9:
+done8:
 	VZEROUPPER
 	RET
 
@@ -5675,9 +5632,9 @@ TEXT ·reluBackAVX512(SB), NOSPLIT, $0-72
 	MOVQ   x_base+48(FP), BX
 	VXORPS Z1, Z1, Z1
 	CMPQ   AX, $0x10
-	JLT    tail10
+	JLT    tail9
 
-loop10:
+loop9:
 	VMOVUPS   (BX), Z0
 	VMOVUPS   (DX), Z2
 	VCMPPS    $0x16, Z1, Z0, K2
@@ -5688,11 +5645,11 @@ loop10:
 	ADDQ      $0x40, BX
 	SUBQ      $0x10, AX
 	CMPQ      AX, $0x10
-	JGE       loop10
+	JGE       loop9
 
-tail10:
+tail9:
 	TESTQ     AX, AX
-	JZ        done10
+	JZ        done9
 	MOVQ      $-1, SI
 	BZHIQ     AX, SI, SI
 	KMOVW     SI, K1
@@ -5702,7 +5659,7 @@ tail10:
 	VMOVAPS.Z Z2, K2, Z2
 	VMOVUPS   Z2, K1, (CX)
 
-done10:
+done9:
 	VZEROUPPER
 	RET
 
@@ -5713,9 +5670,9 @@ TEXT ·erfGELUAVX512(SB), NOSPLIT, $0-48
 	MOVQ y_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x10
-	JLT  tail11
+	JLT  tail10
 
-loop11:
+loop10:
 	VMOVUPS      (DX), Z0
 	VANDPS       i_absolute<>+0(SB), Z0, Z1
 	VMOVUPS      f_one<>+0(SB), Z2
@@ -5757,11 +5714,11 @@ loop11:
 	ADDQ         $0x40, DX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop11
+	JGE          loop10
 
-tail11:
+tail10:
 	TESTQ        AX, AX
-	JZ           done11
+	JZ           done10
 	MOVQ         $-1, BX
 	BZHIQ        AX, BX, BX
 	KMOVW        BX, K1
@@ -5803,7 +5760,7 @@ tail11:
 	VMULPS       Z7, Z0, Z0
 	VMOVUPS      Z0, K1, (CX)
 
-done11:
+done10:
 	VZEROUPPER
 	RET
 
@@ -5815,9 +5772,9 @@ TEXT ·erfGELUBackAVX512(SB), NOSPLIT, $0-72
 	MOVQ dy_base+24(FP), DX
 	MOVQ x_base+48(FP), BX
 	CMPQ AX, $0x10
-	JLT  tail12
+	JLT  tail11
 
-loop12:
+loop11:
 	VMOVUPS      (BX), Z0
 	VANDPS       i_absolute<>+0(SB), Z0, Z1
 	VMOVUPS      f_one<>+0(SB), Z2
@@ -5863,11 +5820,11 @@ loop12:
 	ADDQ         $0x40, BX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop12
+	JGE          loop11
 
-tail12:
+tail11:
 	TESTQ        AX, AX
-	JZ           done12
+	JZ           done11
 	MOVQ         $-1, SI
 	BZHIQ        AX, SI, SI
 	KMOVW        SI, K1
@@ -5912,7 +5869,7 @@ tail12:
 	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, K1, (CX)
 
-done12:
+done11:
 	VZEROUPPER
 	RET
 
@@ -5931,9 +5888,9 @@ TEXT ·dropAVX512(SB), NOSPLIT, $0-64
 	VMOVQ        BX, X8
 	VPBROADCASTD X8, Z8
 	CMPQ         AX, $0x10
-	JLT          tail13
+	JLT          tail12
 
-loop13:
+loop12:
 	VPSRLD   $0x10, Z4, Z0
 	VPXORD   Z4, Z0, Z0
 	VPMULLD  i_mul1<>+0(SB), Z0, Z0
@@ -5952,11 +5909,11 @@ loop13:
 	ADDQ     $0x40, DX
 	SUBQ     $0x10, AX
 	CMPQ     AX, $0x10
-	JGE      loop13
+	JGE      loop12
 
-tail13:
+tail12:
 	TESTQ     AX, AX
-	JZ        done13
+	JZ        done12
 	MOVQ      $-1, BX
 	BZHIQ     AX, BX, BX
 	KMOVW     BX, K1
@@ -5975,7 +5932,7 @@ tail13:
 	VMULPS.Z  Z7, Z2, K2, Z2
 	VMOVUPS   Z2, K1, (CX)
 
-done13:
+done12:
 	VZEROUPPER
 	RET
 
@@ -5988,9 +5945,9 @@ TEXT ·momentsAVX512(SB), NOSPLIT, $0-40
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
 	CMPQ         AX, $0x10
-	JLT          tail14
+	JLT          tail13
 
-loop14:
+loop13:
 	VMOVUPS     (CX), Z2
 	VSUBPS      Z3, Z2, Z2
 	VADDPS      Z2, Z0, Z0
@@ -5998,11 +5955,11 @@ loop14:
 	ADDQ        $0x40, CX
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop14
+	JGE         loop13
 
-tail14:
+tail13:
 	TESTQ       AX, AX
-	JZ          done14
+	JZ          done13
 	MOVQ        $-1, DX
 	BZHIQ       AX, DX, DX
 	KMOVW       DX, K1
@@ -6012,7 +5969,7 @@ tail14:
 	VADDPS      Z2, Z0, Z0
 	VFMADD231PS Z2, Z2, Z1
 
-done14:
+done13:
 	VEXTRACTF64X4 $0x01, Z0, Y4
 	VADDPS        Y4, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X4
@@ -6045,9 +6002,9 @@ TEXT ·normAVX512(SB), NOSPLIT, $0-104
 	VBROADCASTSS mean+96(FP), Z3
 	VBROADCASTSS rstd+100(FP), Z4
 	CMPQ         AX, $0x10
-	JLT          tail15
+	JLT          tail14
 
-loop15:
+loop14:
 	VMOVUPS     (DX), Z0
 	VMOVUPS     (BX), Z1
 	VMOVUPS     (SI), Z2
@@ -6061,11 +6018,11 @@ loop15:
 	ADDQ        $0x40, SI
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop15
+	JGE         loop14
 
-tail15:
+tail14:
 	TESTQ       AX, AX
-	JZ          done15
+	JZ          done14
 	MOVQ        $-1, DI
 	BZHIQ       AX, DI, DI
 	KMOVW       DI, K1
@@ -6077,7 +6034,7 @@ tail15:
 	VFMADD213PS Z2, Z1, Z0
 	VMOVUPS     Z0, K1, (CX)
 
-done15:
+done14:
 	VZEROUPPER
 	RET
 
@@ -6095,9 +6052,9 @@ TEXT ·normBackAVX512(SB), NOSPLIT, $0-152
 	MOVQ         x_base+96(FP), SI
 	MOVQ         gain_base+120(FP), DI
 	CMPQ         AX, $0x10
-	JLT          tail16
+	JLT          tail15
 
-loop16:
+loop15:
 	VMOVUPS     (SI), Z0
 	VSUBPS      Z5, Z0, Z0
 	VMULPS      Z6, Z0, Z0
@@ -6119,11 +6076,11 @@ loop16:
 	ADDQ        $0x40, DI
 	SUBQ        $0x10, AX
 	CMPQ        AX, $0x10
-	JGE         loop16
+	JGE         loop15
 
-tail16:
+tail15:
 	TESTQ       AX, AX
-	JZ          done16
+	JZ          done15
 	MOVQ        $-1, R8
 	BZHIQ       AX, R8, R8
 	KMOVW       R8, K1
@@ -6143,7 +6100,7 @@ tail16:
 	VADDPS      Z1, Z7, Z7
 	VFMADD231PS Z0, Z1, Z8
 
-done16:
+done15:
 	VEXTRACTF64X4 $0x01, Z7, Y0
 	VADDPS        Y0, Y7, Y7
 	VEXTRACTF128  $0x01, Y7, X0
@@ -6171,9 +6128,9 @@ done16:
 	MOVQ          x_base+96(FP), BX
 	MOVQ          gain_base+120(FP), SI
 	CMPQ          AX, $0x10
-	JLT           tail17
+	JLT           tail16
 
-loop17:
+loop16:
 	VMOVUPS      (BX), Z0
 	VSUBPS       Z5, Z0, Z0
 	VMULPS       Z6, Z0, Z0
@@ -6190,11 +6147,11 @@ loop17:
 	ADDQ         $0x40, SI
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
-	JGE          loop17
+	JGE          loop16
 
-tail17:
+tail16:
 	TESTQ        AX, AX
-	JZ           done17
+	JZ           done16
 	MOVQ         $-1, DI
 	BZHIQ        AX, DI, DI
 	KMOVW        DI, K1
@@ -6210,7 +6167,7 @@ tail17:
 	VFMADD231PS  Z6, Z1, Z3
 	VMOVUPS      Z3, K1, (CX)
 
-done17:
+done16:
 	VZEROUPPER
 	RET
 
@@ -6232,9 +6189,9 @@ TEXT ·adamAVX512(SB), NOSPLIT, $0-104
 	VBROADCASTSS 24(AX), Z13
 	VBROADCASTSS 28(AX), Z14
 	CMPQ         CX, $0x10
-	JLT          tail18
+	JLT          tail17
 
-loop18:
+loop17:
 	VMOVUPS      (BX), Z0
 	VMOVUPS      (SI), Z1
 	VMOVUPS      (DI), Z2
@@ -6262,11 +6219,11 @@ loop18:
 	ADDQ         $0x40, DI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          loop18
+	JGE          loop17
 
-tail18:
+tail17:
 	TESTQ        CX, CX
-	JZ           done18
+	JZ           done17
 	MOVQ         $-1, R8
 	BZHIQ        CX, R8, R8
 	KMOVW        R8, K1
@@ -6292,7 +6249,7 @@ tail18:
 	VMULPS       Z4, Z3, Z3
 	VMOVUPS      Z3, K1, (DX)
 
-done18:
+done17:
 	VZEROUPPER
 	RET
 
@@ -6405,9 +6362,9 @@ TEXT ·roundAVX512(SB), NOSPLIT, $0-24
 	MOVQ x_len+8(FP), AX
 	MOVQ x_base+0(FP), CX
 	CMPQ AX, $0x10
-	JLT  tail19
+	JLT  tail18
 
-loop19:
+loop18:
 	VMOVUPS   (CX), Z0
 	VPSRLD    $0x10, Z0, Z1
 	VANDPS    i_bit0<>+0(SB), Z1, Z1
@@ -6421,11 +6378,11 @@ loop19:
 	ADDQ      $0x40, CX
 	SUBQ      $0x10, AX
 	CMPQ      AX, $0x10
-	JGE       loop19
+	JGE       loop18
 
-tail19:
+tail18:
 	TESTQ     AX, AX
-	JZ        done19
+	JZ        done18
 	MOVQ      $-1, DX
 	BZHIQ     AX, DX, DX
 	KMOVW     DX, K1
@@ -6440,7 +6397,7 @@ tail19:
 	VANDPS    i_upper<>+0(SB), Z1, Z1
 	VMOVUPS   Z1, K1, (CX)
 
-done19:
+done18:
 	VZEROUPPER
 	RET
 
@@ -6451,12 +6408,47 @@ TEXT ·addAVX2(SB), NOSPLIT, $0-48
 	MOVQ dst_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x08
-	JLT  tail20
+	JLT  tail19
 
-loop20:
+loop19:
 	VMOVUPS (CX), Y0
 	VMOVUPS (DX), Y1
 	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (CX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, DX
+	SUBQ    $0x08, AX
+	CMPQ    AX, $0x08
+	JGE     loop19
+
+tail19:
+	TESTQ      AX, AX
+	JZ         done19
+	LEAQ       laneMask<>+0(SB), BX
+	NEGQ       AX
+	VMOVUPS    32(BX)(AX*4), Y15
+	VMASKMOVPS (CX), Y15, Y0
+	VMASKMOVPS (DX), Y15, Y1
+	VADDPS     Y1, Y0, Y0
+	VMASKMOVPS Y0, Y15, (CX)
+
+done19:
+	VZEROUPPER
+	RET
+
+// func scaleAVX2(y []float32, x []float32, a float32)
+// Requires: AVX
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-52
+	MOVQ         y_len+8(FP), AX
+	MOVQ         y_base+0(FP), CX
+	MOVQ         x_base+24(FP), DX
+	VBROADCASTSS a+48(FP), Y1
+	CMPQ         AX, $0x08
+	JLT          tail20
+
+loop20:
+	VMOVUPS (DX), Y0
+	VMULPS  Y1, Y0, Y0
 	VMOVUPS Y0, (CX)
 	ADDQ    $0x20, CX
 	ADDQ    $0x20, DX
@@ -6470,89 +6462,11 @@ tail20:
 	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
 	VMOVUPS    32(BX)(AX*4), Y15
-	VMASKMOVPS (CX), Y15, Y0
-	VMASKMOVPS (DX), Y15, Y1
-	VADDPS     Y1, Y0, Y0
+	VMASKMOVPS (DX), Y15, Y0
+	VMULPS     Y1, Y0, Y0
 	VMASKMOVPS Y0, Y15, (CX)
 
 done20:
-	VZEROUPPER
-	RET
-
-// func scaleAVX2(y []float32, x []float32, a float32)
-// Requires: AVX
-TEXT ·scaleAVX2(SB), NOSPLIT, $0-52
-	MOVQ         y_len+8(FP), AX
-	MOVQ         y_base+0(FP), CX
-	MOVQ         x_base+24(FP), DX
-	VBROADCASTSS a+48(FP), Y1
-	CMPQ         AX, $0x08
-	JLT          tail21
-
-loop21:
-	VMOVUPS (DX), Y0
-	VMULPS  Y1, Y0, Y0
-	VMOVUPS Y0, (CX)
-	ADDQ    $0x20, CX
-	ADDQ    $0x20, DX
-	SUBQ    $0x08, AX
-	CMPQ    AX, $0x08
-	JGE     loop21
-
-tail21:
-	TESTQ      AX, AX
-	JZ         done21
-	LEAQ       laneMask<>+0(SB), BX
-	NEGQ       AX
-	VMOVUPS    32(BX)(AX*4), Y15
-	VMASKMOVPS (DX), Y15, Y0
-	VMULPS     Y1, Y0, Y0
-	VMASKMOVPS Y0, Y15, (CX)
-
-done21:
-	VZEROUPPER
-	RET
-
-// func softDiffAVX2(ds []float32, dp []float32, p []float32, d float32, scale float32)
-// Requires: AVX
-TEXT ·softDiffAVX2(SB), NOSPLIT, $0-80
-	MOVQ         ds_len+8(FP), AX
-	MOVQ         ds_base+0(FP), CX
-	MOVQ         dp_base+24(FP), DX
-	MOVQ         p_base+48(FP), BX
-	VBROADCASTSS d+72(FP), Y2
-	VBROADCASTSS scale+76(FP), Y3
-	CMPQ         AX, $0x08
-	JLT          tail22
-
-loop22:
-	VMOVUPS (DX), Y0
-	VMOVUPS (BX), Y1
-	VSUBPS  Y2, Y0, Y0
-	VMULPS  Y3, Y1, Y1
-	VMULPS  Y1, Y0, Y0
-	VMOVUPS Y0, (CX)
-	ADDQ    $0x20, CX
-	ADDQ    $0x20, DX
-	ADDQ    $0x20, BX
-	SUBQ    $0x08, AX
-	CMPQ    AX, $0x08
-	JGE     loop22
-
-tail22:
-	TESTQ      AX, AX
-	JZ         done22
-	LEAQ       laneMask<>+0(SB), SI
-	NEGQ       AX
-	VMOVUPS    32(SI)(AX*4), Y15
-	VMASKMOVPS (DX), Y15, Y0
-	VMASKMOVPS (BX), Y15, Y1
-	VSUBPS     Y2, Y0, Y0
-	VMULPS     Y3, Y1, Y1
-	VMULPS     Y1, Y0, Y0
-	VMASKMOVPS Y0, Y15, (CX)
-
-done22:
 	VZEROUPPER
 	RET
 
@@ -6564,9 +6478,9 @@ TEXT ·dotAVX2(SB), NOSPLIT, $0-52
 	MOVQ   y_base+24(FP), DX
 	VXORPS Y0, Y0, Y0
 	CMPQ   AX, $0x08
-	JLT    tail23
+	JLT    tail21
 
-loop23:
+loop21:
 	VMOVUPS     (CX), Y1
 	VMOVUPS     (DX), Y2
 	VFMADD231PS Y1, Y2, Y0
@@ -6574,11 +6488,11 @@ loop23:
 	ADDQ        $0x20, DX
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop23
+	JGE         loop21
 
-tail23:
+tail21:
 	TESTQ       AX, AX
-	JZ          done23
+	JZ          done21
 	LEAQ        laneMask<>+0(SB), BX
 	NEGQ        AX
 	VMOVUPS     32(BX)(AX*4), Y15
@@ -6586,7 +6500,7 @@ tail23:
 	VMASKMOVPS  (DX), Y15, Y2
 	VFMADD231PS Y1, Y2, Y0
 
-done23:
+done21:
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X0
 	VPERMILPS    $0x4e, X0, X1
@@ -6604,19 +6518,19 @@ TEXT ·maximumAVX2(SB), NOSPLIT, $0-28
 	MOVQ    x_base+0(FP), CX
 	VMOVUPS f_minusinf<>+0(SB), Y0
 	CMPQ    AX, $0x08
-	JLT     tail24
+	JLT     tail22
 
-loop24:
+loop22:
 	VMOVUPS (CX), Y1
 	VMAXPS  Y0, Y1, Y0
 	ADDQ    $0x20, CX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop24
+	JGE     loop22
 
-tail24:
+tail22:
 	TESTQ      AX, AX
-	JZ         done24
+	JZ         done22
 	LEAQ       laneMask<>+0(SB), DX
 	NEGQ       AX
 	VMOVUPS    32(DX)(AX*4), Y15
@@ -6624,7 +6538,7 @@ tail24:
 	VBLENDVPS  Y15, Y1, Y0, Y1
 	VMAXPS     Y0, Y1, Y0
 
-done24:
+done22:
 	VEXTRACTF128 $0x01, Y0, X1
 	VMAXPS       X1, X0, X0
 	VPERMILPS    $0x4e, X0, X1
@@ -6645,9 +6559,9 @@ TEXT ·expAVX2(SB), NOSPLIT, $0-60
 	VBROADCASTSS off+52(FP), Y6
 	VXORPS       Y7, Y7, Y7
 	CMPQ         AX, $0x08
-	JLT          tail25
+	JLT          tail23
 
-loop25:
+loop23:
 	VMOVUPS      (DX), Y0
 	VFMADD213PS  Y6, Y5, Y0
 	VMOVUPS      f_expmax<>+0(SB), Y3
@@ -6682,11 +6596,11 @@ loop25:
 	ADDQ         $0x20, DX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop25
+	JGE          loop23
 
-tail25:
+tail23:
 	TESTQ        AX, AX
-	JZ           done25
+	JZ           done23
 	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      32(BX)(AX*4), Y15
@@ -6722,7 +6636,7 @@ tail25:
 	VADDPS       Y0, Y7, Y7
 	VMASKMOVPS   Y0, Y15, (CX)
 
-done25:
+done23:
 	VEXTRACTF128 $0x01, Y7, X1
 	VADDPS       X1, X7, X7
 	VPERMILPS    $0x4e, X7, X1
@@ -6740,9 +6654,9 @@ TEXT ·geluAVX2(SB), NOSPLIT, $0-48
 	MOVQ y_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x08
-	JLT  tail26
+	JLT  tail24
 
-loop26:
+loop24:
 	VMOVUPS      (DX), Y0
 	VMULPS       Y0, Y0, Y1
 	VMOVUPS      f_g3<>+0(SB), Y2
@@ -6781,11 +6695,11 @@ loop26:
 	ADDQ         $0x20, DX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop26
+	JGE          loop24
 
-tail26:
+tail24:
 	TESTQ        AX, AX
-	JZ           done26
+	JZ           done24
 	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      32(BX)(AX*4), Y15
@@ -6824,7 +6738,7 @@ tail26:
 	VDIVPS       Y2, Y0, Y0
 	VMASKMOVPS   Y0, Y15, (CX)
 
-done26:
+done24:
 	VZEROUPPER
 	RET
 
@@ -6839,9 +6753,9 @@ TEXT ·geluBackAVX2(SB), NOSPLIT, $0-72
 	VMOVUPS f_flat<>+0(SB), Y9
 	VMOVUPS f_unflat<>+0(SB), Y10
 	CMPQ    AX, $0x08
-	JLT     tail27
+	JLT     tail25
 
-loop27:
+loop25:
 	VMOVUPS      (BX), Y0
 	VMINPS       Y0, Y9, Y0
 	VMAXPS       Y0, Y10, Y0
@@ -6891,11 +6805,11 @@ loop27:
 	ADDQ         $0x20, BX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop27
+	JGE          loop25
 
-tail27:
+tail25:
 	TESTQ        AX, AX
-	JZ           done27
+	JZ           done25
 	LEAQ         laneMask<>+0(SB), SI
 	NEGQ         AX
 	VMOVUPS      32(SI)(AX*4), Y15
@@ -6944,7 +6858,7 @@ tail27:
 	VMULPS       Y5, Y4, Y4
 	VMASKMOVPS   Y4, Y15, (CX)
 
-done27:
+done25:
 	VZEROUPPER
 	RET
 
@@ -6956,9 +6870,9 @@ TEXT ·reluAVX2(SB), NOSPLIT, $0-48
 	MOVQ   x_base+24(FP), DX
 	VXORPS Y1, Y1, Y1
 	CMPQ   AX, $0x08
-	JLT    tail28
+	JLT    tail26
 
-loop28:
+loop26:
 	VMOVUPS (DX), Y0
 	VMAXPS  Y0, Y1, Y0
 	VMOVUPS Y0, (CX)
@@ -6966,11 +6880,11 @@ loop28:
 	ADDQ    $0x20, DX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop28
+	JGE     loop26
 
-tail28:
+tail26:
 	TESTQ      AX, AX
-	JZ         done28
+	JZ         done26
 	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
 	VMOVUPS    32(BX)(AX*4), Y15
@@ -6978,7 +6892,7 @@ tail28:
 	VMAXPS     Y0, Y1, Y0
 	VMASKMOVPS Y0, Y15, (CX)
 
-done28:
+done26:
 	VZEROUPPER
 	RET
 
@@ -6991,9 +6905,9 @@ TEXT ·reluBackAVX2(SB), NOSPLIT, $0-72
 	MOVQ   x_base+48(FP), BX
 	VXORPS Y1, Y1, Y1
 	CMPQ   AX, $0x08
-	JLT    tail29
+	JLT    tail27
 
-loop29:
+loop27:
 	VMOVUPS (BX), Y0
 	VMOVUPS (DX), Y2
 	VCMPPS  $0x16, Y1, Y0, Y3
@@ -7004,11 +6918,11 @@ loop29:
 	ADDQ    $0x20, BX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
-	JGE     loop29
+	JGE     loop27
 
-tail29:
+tail27:
 	TESTQ      AX, AX
-	JZ         done29
+	JZ         done27
 	LEAQ       laneMask<>+0(SB), SI
 	NEGQ       AX
 	VMOVUPS    32(SI)(AX*4), Y15
@@ -7018,7 +6932,7 @@ tail29:
 	VANDPS     Y3, Y2, Y2
 	VMASKMOVPS Y2, Y15, (CX)
 
-done29:
+done27:
 	VZEROUPPER
 	RET
 
@@ -7029,9 +6943,9 @@ TEXT ·erfGELUAVX2(SB), NOSPLIT, $0-48
 	MOVQ y_base+0(FP), CX
 	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x08
-	JLT  tail30
+	JLT  tail28
 
-loop30:
+loop28:
 	VMOVUPS      (DX), Y0
 	VANDPS       i_absolute<>+0(SB), Y0, Y1
 	VMOVUPS      f_one<>+0(SB), Y2
@@ -7080,11 +6994,11 @@ loop30:
 	ADDQ         $0x20, DX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop30
+	JGE          loop28
 
-tail30:
+tail28:
 	TESTQ        AX, AX
-	JZ           done30
+	JZ           done28
 	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
 	VMOVUPS      32(BX)(AX*4), Y15
@@ -7133,7 +7047,7 @@ tail30:
 	VMULPS       Y7, Y0, Y0
 	VMASKMOVPS   Y0, Y15, (CX)
 
-done30:
+done28:
 	VZEROUPPER
 	RET
 
@@ -7145,9 +7059,9 @@ TEXT ·erfGELUBackAVX2(SB), NOSPLIT, $0-72
 	MOVQ dy_base+24(FP), DX
 	MOVQ x_base+48(FP), BX
 	CMPQ AX, $0x08
-	JLT  tail31
+	JLT  tail29
 
-loop31:
+loop29:
 	VMOVUPS      (BX), Y0
 	VANDPS       i_absolute<>+0(SB), Y0, Y1
 	VMOVUPS      f_one<>+0(SB), Y2
@@ -7200,11 +7114,11 @@ loop31:
 	ADDQ         $0x20, BX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop31
+	JGE          loop29
 
-tail31:
+tail29:
 	TESTQ        AX, AX
-	JZ           done31
+	JZ           done29
 	LEAQ         laneMask<>+0(SB), SI
 	NEGQ         AX
 	VMOVUPS      32(SI)(AX*4), Y15
@@ -7256,7 +7170,7 @@ tail31:
 	VMULPS       Y7, Y1, Y1
 	VMASKMOVPS   Y1, Y15, (CX)
 
-done31:
+done29:
 	VZEROUPPER
 	RET
 
@@ -7275,9 +7189,9 @@ TEXT ·dropAVX2(SB), NOSPLIT, $0-64
 	VMOVQ        BX, X8
 	VPBROADCASTD X8, Y8
 	CMPQ         AX, $0x08
-	JLT          tail32
+	JLT          tail30
 
-loop32:
+loop30:
 	VPSRLD   $0x10, Y4, Y0
 	VPXOR    Y4, Y0, Y0
 	VPMULLD  i_mul1<>+0(SB), Y0, Y0
@@ -7298,11 +7212,11 @@ loop32:
 	ADDQ     $0x20, DX
 	SUBQ     $0x08, AX
 	CMPQ     AX, $0x08
-	JGE      loop32
+	JGE      loop30
 
-tail32:
+tail30:
 	TESTQ      AX, AX
-	JZ         done32
+	JZ         done30
 	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
 	VMOVUPS    32(BX)(AX*4), Y15
@@ -7323,7 +7237,7 @@ tail32:
 	VANDPS     Y1, Y2, Y2
 	VMASKMOVPS Y2, Y15, (CX)
 
-done32:
+done30:
 	VZEROUPPER
 	RET
 
@@ -7336,9 +7250,9 @@ TEXT ·momentsAVX2(SB), NOSPLIT, $0-40
 	VXORPS       Y0, Y0, Y0
 	VXORPS       Y1, Y1, Y1
 	CMPQ         AX, $0x08
-	JLT          tail33
+	JLT          tail31
 
-loop33:
+loop31:
 	VMOVUPS     (CX), Y2
 	VSUBPS      Y3, Y2, Y2
 	VADDPS      Y2, Y0, Y0
@@ -7346,11 +7260,11 @@ loop33:
 	ADDQ        $0x20, CX
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop33
+	JGE         loop31
 
-tail33:
+tail31:
 	TESTQ       AX, AX
-	JZ          done33
+	JZ          done31
 	LEAQ        laneMask<>+0(SB), DX
 	NEGQ        AX
 	VMOVUPS     32(DX)(AX*4), Y15
@@ -7360,7 +7274,7 @@ tail33:
 	VADDPS      Y2, Y0, Y0
 	VFMADD231PS Y2, Y2, Y1
 
-done33:
+done31:
 	VEXTRACTF128 $0x01, Y0, X4
 	VADDPS       X4, X0, X0
 	VPERMILPS    $0x4e, X0, X4
@@ -7389,9 +7303,9 @@ TEXT ·normAVX2(SB), NOSPLIT, $0-104
 	VBROADCASTSS mean+96(FP), Y3
 	VBROADCASTSS rstd+100(FP), Y4
 	CMPQ         AX, $0x08
-	JLT          tail34
+	JLT          tail32
 
-loop34:
+loop32:
 	VMOVUPS     (DX), Y0
 	VMOVUPS     (BX), Y1
 	VMOVUPS     (SI), Y2
@@ -7405,11 +7319,11 @@ loop34:
 	ADDQ        $0x20, SI
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop34
+	JGE         loop32
 
-tail34:
+tail32:
 	TESTQ       AX, AX
-	JZ          done34
+	JZ          done32
 	LEAQ        laneMask<>+0(SB), DI
 	NEGQ        AX
 	VMOVUPS     32(DI)(AX*4), Y15
@@ -7421,7 +7335,7 @@ tail34:
 	VFMADD213PS Y2, Y1, Y0
 	VMASKMOVPS  Y0, Y15, (CX)
 
-done34:
+done32:
 	VZEROUPPER
 	RET
 
@@ -7439,9 +7353,9 @@ TEXT ·normBackAVX2(SB), NOSPLIT, $0-152
 	MOVQ         x_base+96(FP), SI
 	MOVQ         gain_base+120(FP), DI
 	CMPQ         AX, $0x08
-	JLT          tail35
+	JLT          tail33
 
-loop35:
+loop33:
 	VMOVUPS     (SI), Y0
 	VSUBPS      Y5, Y0, Y0
 	VMULPS      Y6, Y0, Y0
@@ -7463,11 +7377,11 @@ loop35:
 	ADDQ        $0x20, DI
 	SUBQ        $0x08, AX
 	CMPQ        AX, $0x08
-	JGE         loop35
+	JGE         loop33
 
-tail35:
+tail33:
 	TESTQ       AX, AX
-	JZ          done35
+	JZ          done33
 	LEAQ        laneMask<>+0(SB), R8
 	NEGQ        AX
 	VMOVUPS     32(R8)(AX*4), Y15
@@ -7487,7 +7401,7 @@ tail35:
 	VADDPS      Y1, Y7, Y7
 	VFMADD231PS Y0, Y1, Y8
 
-done35:
+done33:
 	VEXTRACTF128 $0x01, Y7, X0
 	VADDPS       X0, X7, X7
 	VPERMILPS    $0x4e, X7, X0
@@ -7511,9 +7425,9 @@ done35:
 	MOVQ         x_base+96(FP), BX
 	MOVQ         gain_base+120(FP), SI
 	CMPQ         AX, $0x08
-	JLT          tail36
+	JLT          tail34
 
-loop36:
+loop34:
 	VMOVUPS      (BX), Y0
 	VSUBPS       Y5, Y0, Y0
 	VMULPS       Y6, Y0, Y0
@@ -7530,11 +7444,11 @@ loop36:
 	ADDQ         $0x20, SI
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
-	JGE          loop36
+	JGE          loop34
 
-tail36:
+tail34:
 	TESTQ        AX, AX
-	JZ           done36
+	JZ           done34
 	LEAQ         laneMask<>+0(SB), DI
 	NEGQ         AX
 	VMOVUPS      32(DI)(AX*4), Y15
@@ -7550,7 +7464,7 @@ tail36:
 	VFMADD231PS  Y6, Y1, Y3
 	VMASKMOVPS   Y3, Y15, (CX)
 
-done36:
+done34:
 	VZEROUPPER
 	RET
 
@@ -7572,9 +7486,9 @@ TEXT ·adamAVX2(SB), NOSPLIT, $0-104
 	VBROADCASTSS 24(AX), Y13
 	VBROADCASTSS 28(AX), Y14
 	CMPQ         CX, $0x08
-	JLT          tail37
+	JLT          tail35
 
-loop37:
+loop35:
 	VMOVUPS      (BX), Y0
 	VMOVUPS      (SI), Y1
 	VMOVUPS      (DI), Y2
@@ -7602,11 +7516,11 @@ loop37:
 	ADDQ         $0x20, DI
 	SUBQ         $0x08, CX
 	CMPQ         CX, $0x08
-	JGE          loop37
+	JGE          loop35
 
-tail37:
+tail35:
 	TESTQ        CX, CX
-	JZ           done37
+	JZ           done35
 	LEAQ         laneMask<>+0(SB), R8
 	NEGQ         CX
 	VMOVUPS      32(R8)(CX*4), Y15
@@ -7632,7 +7546,7 @@ tail37:
 	VMULPS       Y4, Y3, Y3
 	VMASKMOVPS   Y3, Y15, (DX)
 
-done37:
+done35:
 	VZEROUPPER
 	RET
 
@@ -7747,9 +7661,9 @@ TEXT ·roundAVX2(SB), NOSPLIT, $0-24
 	MOVQ x_len+8(FP), AX
 	MOVQ x_base+0(FP), CX
 	CMPQ AX, $0x08
-	JLT  tail38
+	JLT  tail36
 
-loop38:
+loop36:
 	VMOVUPS   (CX), Y0
 	VPSRLD    $0x10, Y0, Y1
 	VANDPS    i_bit0<>+0(SB), Y1, Y1
@@ -7763,11 +7677,11 @@ loop38:
 	ADDQ      $0x20, CX
 	SUBQ      $0x08, AX
 	CMPQ      AX, $0x08
-	JGE       loop38
+	JGE       loop36
 
-tail38:
+tail36:
 	TESTQ      AX, AX
-	JZ         done38
+	JZ         done36
 	LEAQ       laneMask<>+0(SB), DX
 	NEGQ       AX
 	VMOVUPS    32(DX)(AX*4), Y15
@@ -7782,7 +7696,7 @@ tail38:
 	VANDPS     i_upper<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y15, (CX)
 
-done38:
+done36:
 	VZEROUPPER
 	RET
 

@@ -5,15 +5,14 @@ import "math"
 // vectors are the loops over rows that an instruction set speeds up. Slices of
 // one call have the same length.
 type vectors struct {
-	add      func(dst, x []float32)                           // dst += x
-	act      func(y, x []float32, a Act)                      // y = act(x); y may be x
-	actBack  func(dx, dy, x []float32, a Act)                 // dx = dy*act'(x); dx may be dy
-	drop     func(y, x []float32, d dropRow, j int)           // y = dropout of x, whose first element is j; y may be x
-	maximum  func(x []float32) float32                        // NaN if there is one
-	exp      func(y, x []float32, scale, off float32) float32 // y = exp(scale*x+off), returns the sum; y may be x
-	scale    func(y, x []float32, a float32)                  // y = a*x; y may be x
-	dot      func(x, y []float32) float32
-	softDiff func(ds, dp, p []float32, d, scale float32) // ds = p*(dp-d)*scale; ds may be dp
+	add     func(dst, x []float32)                           // dst += x
+	act     func(y, x []float32, a Act)                      // y = act(x); y may be x
+	actBack func(dx, dy, x []float32, a Act)                 // dx = dy*act'(x); dx may be dy
+	drop    func(y, x []float32, d dropRow, j int)           // y = dropout of x, whose first element is j; y may be x
+	maximum func(x []float32) float32                        // NaN if there is one
+	exp     func(y, x []float32, scale, off float32) float32 // y = exp(scale*x+off), returns the sum; y may be x
+	scale   func(y, x []float32, a float32)                  // y = a*x; y may be x
+	dot     func(x, y []float32) float32
 
 	normStat func(x []float32, eps float32) (mean, rstd float32)
 	norm     func(y, x, gain, bias []float32, mean, rstd float32)
@@ -28,7 +27,7 @@ type vectors struct {
 func goVectors() vectors {
 	return vectors{
 		add: addGo, act: actGo, actBack: actBackGo, drop: dropGo, maximum: maximumGo, exp: expGo,
-		scale: scaleGo, dot: dotGo, softDiff: softDiffGo,
+		scale: scaleGo, dot: dotGo,
 		normStat: normStatGo, norm: normGo, normBack: normBackGo, adam: adamGo, adam16: adam16Go, squares: squaresGo, round: roundGo,
 	}
 }
@@ -61,13 +60,6 @@ func dotGo(x, y []float32) float32 {
 		s0 += x[i] * y[i]
 	}
 	return (s0 + s1) + (s2 + s3)
-}
-
-func softDiffGo(ds, dp, p []float32, d, scale float32) {
-	dp, p = dp[:len(ds)], p[:len(ds)]
-	for i := range ds {
-		ds[i] = p[i] * (dp[i] - d) * scale
-	}
 }
 
 func maximumGo(x []float32) float32 {

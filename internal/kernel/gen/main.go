@@ -48,7 +48,6 @@ func main() {
 	for _, l := range []level{avx512, avx2} {
 		l.add()
 		l.scale()
-		l.softDiff()
 		l.dot()
 		l.maximum()
 		l.exp()

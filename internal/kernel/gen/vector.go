@@ -37,22 +37,6 @@ func (l level) scale() {
 	end()
 }
 
-func (l level) softDiff() {
-	l.text("softDiff", "func(ds, dp, p []float32, d, scale float32)")
-	n, ds, dp, p := length("ds"), base("ds"), base("dp"), base("p")
-	l.broadcast("d", 2)
-	l.broadcast("scale", 3)
-	l.loop(n, []Register{ds, dp, p}, func(m bool) {
-		l.load(at(dp), l.reg[0], m)
-		l.load(at(p), l.reg[1], m)
-		VSUBPS(l.reg[2], l.reg[0], l.reg[0])
-		VMULPS(l.reg[3], l.reg[1], l.reg[1])
-		VMULPS(l.reg[1], l.reg[0], l.reg[0])
-		l.store(l.reg[0], at(ds), m)
-	})
-	end()
-}
-
 func (l level) dot() {
 	l.text("dot", "func(x, y []float32) float32")
 	n, x, y := length("x"), base("x"), base("y")
