@@ -1,9 +1,9 @@
 package model
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 
 	"promptgen/internal/kernel"
 )
@@ -33,7 +33,7 @@ func (c Config) Tensors(untied bool) []TensorSpec {
 		{"transformer.wpe.weight", []int{c.NPositions, e}},
 	}
 	for l := range c.NLayer {
-		p := fmt.Sprintf("transformer.h.%d.", l)
+		p := "transformer.h." + strconv.Itoa(l) + "."
 		specs = append(specs,
 			TensorSpec{p + "ln_1.weight", []int{e}},
 			TensorSpec{p + "ln_1.bias", []int{e}},
@@ -61,11 +61,16 @@ func (c Config) Tensors(untied bool) []TensorSpec {
 
 // NumParams is the number of parameters of the tied model.
 func (c Config) NumParams() int64 {
-	var n int64
-	for _, s := range c.Tensors(false) {
-		n += int64(s.Len())
+	count := func(layers int) (n int64) {
+		c := c
+		c.NLayer = layers
+		for _, s := range c.Tensors(false) {
+			n += int64(s.Len())
+		}
+		return n
 	}
-	return n
+	none := count(0) // all layers are alike
+	return none + int64(c.NLayer)*(count(1)-none)
 }
 
 // Tensor is one parameter (or its gradient, or one of its moments) in memory.

@@ -110,7 +110,8 @@ func (a *app) planCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if file := c.String("write-config"); file != "" {
+			fits := r.Fits || len(r.Nearest) > 0
+			if file := c.String("write-config"); file != "" && fits {
 				if err := writeConfig(file, r.chosen()); err != nil {
 					return err
 				}
@@ -120,7 +121,7 @@ func (a *app) planCommand() *cli.Command {
 			} else {
 				err = a.showPlan(r)
 			}
-			if err == nil && !r.Fits && c.IsSet("max-memory") {
+			if err == nil && !r.Fits && (c.IsSet("max-memory") || !fits && c.IsSet("write-config")) {
 				err = train.TooLarge(r.cfg, r.settings, r.Limit, r.Nearest)
 			}
 			return err

@@ -177,13 +177,11 @@ func check(c model.Config, s Settings) error {
 	if err := l.Err("plan"); err != nil {
 		return err
 	}
-	if _, err := s.Trainable.Trained(c, s.Untied); err != nil {
-		return err
-	}
 	if b := bound(c, s); b > mostBytes {
 		return fault.With(fault.CodeMemory, fmt.Errorf("plan: the config takes more than %.0f TiB; lower n_ctx, n_layer, n_embd or the batch", mostBytes/math.Pow(2, 40)))
 	}
-	return nil
+	_, err := s.Trainable.Trained(c, s.Untied) // last: it lists every tensor
+	return err
 }
 
 // bound is more than any forecast, in numbers that do not overflow.
