@@ -48,7 +48,7 @@ func (o BuildOptions) Validate() error {
 	if o.Threads < 0 {
 		l.Addf("threads %d is negative", o.Threads)
 	}
-	if _, ok := ParseLevel(string(o.Level)); !ok && o.Level != "" {
+	if _, ok := parseLevel(string(o.Level)); !ok && o.Level != "" {
 		l.Addf("level %q; it is word, char or bert", o.Level)
 	}
 	if o.Compat && o.Level != LevelWord && o.Level != "" {

@@ -16,8 +16,8 @@ const (
 	LevelBERT Level = "bert" // as char, but digits are not set apart
 )
 
-// ParseLevel finds the level of that name.
-func ParseLevel(name string) (Level, bool) {
+// parseLevel finds the level of that name.
+func parseLevel(name string) (Level, bool) {
 	switch l := Level(name); l {
 	case LevelWord, LevelChar, LevelBERT:
 		return l, true

@@ -39,7 +39,7 @@ func New(v *Vocab, o Options) (*Tokenizer, error) {
 	if o.Level == "" {
 		o.Level = LevelWord
 	}
-	if _, ok := ParseLevel(string(o.Level)); !ok {
+	if _, ok := parseLevel(string(o.Level)); !ok {
 		return nil, fault.Usage("tokenizer: level %q; it is word, char or bert", o.Level)
 	}
 	seg := o.Segmenter

@@ -76,16 +76,16 @@ type Options struct {
 	// Shards is the number of parts that the effective batch is divided into,
 	// whose gradients are added up in a fixed tree, whichever rank computes
 	// them. 0: those of the state that the run goes on from, else 1 for one
-	// process and min(DefaultShards, the effective batch) for the ranks of a job.
+	// process and min(defaultShards, the effective batch) for the ranks of a job.
 	Shards int
 	Dist   dist.Options // training together with other processes
 
 	MaxSteps int // stop after that many steps; 0: no limit
 }
 
-// DefaultShards is how many ranks can share a step where Options.Shards says
+// defaultShards is how many ranks can share a step where Options.Shards says
 // nothing.
-const DefaultShards = 8
+const defaultShards = 8
 
 // DefaultOptions are the defaults of the train command.
 func DefaultOptions() Options {

@@ -39,7 +39,7 @@ func (p plan) perShard() int { return (p.step + p.shards - 1) / p.shards }
 func (t *trainer) settleShards(decided bool) error {
 	s := &t.sched
 	if t.o.Shards == 0 && !decided && t.group != nil {
-		s.shards = min(DefaultShards, s.step)
+		s.shards = min(defaultShards, s.step)
 	}
 	if size := t.group.Size(); size > s.shards {
 		return fault.Usage("%d ranks cannot share %d shards: give --shards %d (at most the effective batch, %d) at the start of the training, or fewer ranks", size, s.shards, size, s.step)

@@ -80,9 +80,9 @@ func (j *attnJob) part(w *worker, i int) {
 	h.attnJob = nil
 }
 
-// AttentionScratch is how many floats of memory each thread keeps for attention
+// attentionScratch is how many floats of memory each thread keeps for attention
 // over sequences and heads of these sizes, whatever the instruction set.
-func AttentionScratch(seqLen, headDim int, back bool) int {
+func attentionScratch(seqLen, headDim int, back bool) int {
 	most := 0
 	for _, shape := range [][2]int{{attnGoBlock, attnGoLanes}, {48, 16}, {64, 32}} {
 		var h attnHead

@@ -49,16 +49,6 @@ func (d Dropout) row(r int) dropRow {
 
 func (d *dropRow) keeps(j int) bool { return d.bits(j) >= d.below }
 
-// Keeps tells whether element (r, j) survives. It is meant for tests: the
-// kernels do the same for whole rows.
-func (d Dropout) Keeps(r, j int) bool {
-	if d.P == 0 {
-		return true
-	}
-	row := d.row(r)
-	return row.keeps(j)
-}
-
 // DropoutBackward computes dx = mask*dy over [rows,width], with the mask that
 // the forward pass applied. dx may be dy. With P 0 it copies.
 func (c *CPU) DropoutBackward(dx, dy []float32, rows, width int, d Dropout) {

@@ -13,7 +13,7 @@ func ScratchBytes(s Shape) int64 {
 	const widestPanel = 48
 	wide := max(3*s.Width, s.Inner)
 	packedB := roundUp(min(max(wide, s.Vocab), ncMax), widestPanel) * kcMax
-	worker := (mcMax+widestPanel)*kcMax + 12*widestPanel + AttentionScratch(s.SeqLen, s.Width/max(1, s.Heads), s.Backward)
+	worker := (mcMax+widestPanel)*kcMax + 12*widestPanel + attentionScratch(s.SeqLen, s.Width/max(1, s.Heads), s.Backward)
 	parts := rowBlocks(s.Rows, s.SeqLen) * max(2*s.Width, wide)
 	if !s.Backward {
 		parts = 0

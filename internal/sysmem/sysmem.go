@@ -18,11 +18,11 @@ type Usable struct {
 }
 
 // Find asks the system.
-func Find() Usable { return FindUnder("/") }
+func Find() Usable { return findUnder("/") }
 
-// FindUnder is Find with another root of the file system, for tests. The least
+// findUnder is Find with another root of the file system, for tests. The least
 // of all limits counts; a group's limit binds those below it as well.
-func FindUnder(root string) Usable {
+func findUnder(root string) Usable {
 	best := Usable{math.MaxInt64, ""}
 	consider := func(bytes int64, from string) {
 		if from != "" && bytes < best.Bytes {

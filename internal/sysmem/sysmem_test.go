@@ -50,7 +50,7 @@ func TestFindUnder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := FindUnder(root); got.Bytes != c.want {
+		if got := findUnder(root); got.Bytes != c.want {
 			t.Errorf("%s: %+v, want %d", name, got, c.want)
 		}
 	}

@@ -109,13 +109,13 @@ func (a *adapterConfig) scale() float32 {
 	return float32(a.Alpha / float64(a.Rank))
 }
 
-// IsAdapter says whether a path is an adapter folder.
-func IsAdapter(path string) bool { return exists(filepath.Join(path, adapterConfigName)) }
+// isAdapter says whether a path is an adapter folder.
+func isAdapter(path string) bool { return exists(filepath.Join(path, adapterConfigName)) }
 
 // ConfigFile is the config.json with the shape of the model at a path: that of
 // its base, for adapters.
 func ConfigFile(path string) (string, error) {
-	if !IsAdapter(path) {
+	if !isAdapter(path) {
 		return filepath.Join(path, configName), nil
 	}
 	var a adapterConfig
@@ -196,7 +196,7 @@ func (m *Model) loadAdapter(dir string, o LoadOptions) error {
 	if place, err = findBase(dir, place); err != nil {
 		return err
 	}
-	if IsAdapter(place) {
+	if isAdapter(place) {
 		return fault.Corrupt("%s: its base model %s has adapters itself; export --merge that one", dir, place)
 	}
 	o.KeepEncoded, o.Base = false, ""

@@ -49,7 +49,7 @@ func Load(path string, o LoadOptions) (*Model, error) {
 	}
 	m := &Model{BOS: NoToken, EOS: NoToken, PAD: NoToken}
 	switch {
-	case info.IsDir() && IsAdapter(path):
+	case info.IsDir() && isAdapter(path):
 		err = m.loadAdapter(path, o)
 	case info.IsDir():
 		err = m.loadFolder(path, o)
@@ -132,7 +132,7 @@ func readMeta(dir string) (meta Meta, err error) {
 // hint points from a training's output folder to the model in it.
 func hint(dir string) string {
 	for _, name := range []string{"final_model"} {
-		if exists(filepath.Join(dir, name, configName)) || IsAdapter(filepath.Join(dir, name)) {
+		if exists(filepath.Join(dir, name, configName)) || isAdapter(filepath.Join(dir, name)) {
 			return fmt.Sprintf("; %s is one", filepath.Join(dir, name))
 		}
 	}

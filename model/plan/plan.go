@@ -25,9 +25,9 @@ import (
 // needs, stacks. It was measured and is the same for every configuration.
 const Runtime = 41 << 20
 
-// HeapLimit is what Go's own heap may grow to besides the kernels' memory: the
+// heapLimit is what Go's own heap may grow to besides the kernels' memory: the
 // part of Runtime that is not the program's code.
-const HeapLimit = 21 << 20
+const heapLimit = 21 << 20
 
 // Settings are what memory depends on besides the config.
 type Settings struct {
@@ -143,7 +143,7 @@ func momentBytes(c model.Config, s Settings) int64 {
 
 // HeapBytes is the limit for Go's heap beside the arena.
 func HeapBytes(c model.Config, s Settings) int64 {
-	return HeapLimit + kernel.ScratchBytes(shape(c, s)) + s.Data + ids(c, s)
+	return heapLimit + kernel.ScratchBytes(shape(c, s)) + s.Data + ids(c, s)
 }
 
 // Params is the number of parameters.

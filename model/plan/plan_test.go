@@ -65,7 +65,7 @@ func TestPartsAreWhatIsAllocated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		allocated := ArenaBytes(c, s) + HeapBytes(c, s) - HeapLimit
+		allocated := ArenaBytes(c, s) + HeapBytes(c, s) - heapLimit
 		if d := p.Total() - p.Runtime - allocated; d < -256 || d > 2<<20 {
 			t.Errorf("%+v: the plan and what is allocated differ by %d", s, d)
 		}

@@ -79,10 +79,10 @@ func ReLUGrad(x float64) float64 {
 
 // Dropout.
 
-// Keeps decides whether element j of row r (counted in the effective batch)
+// keeps decides whether element j of row r (counted in the effective batch)
 // survives dropout with probability p: SplitMix64's mixer makes a key of the
 // row, a 32-bit mixer makes a number of the key and j.
-func Keeps(p float32, key uint64, r, j int) bool {
+func keeps(p float32, key uint64, r, j int) bool {
 	z := key + uint64(r+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
@@ -100,7 +100,7 @@ func Keeps(p float32, key uint64, r, j int) bool {
 func Mask(p float32, key uint64, row0, rows, width int) []float64 {
 	m := make([]float64, rows*width)
 	for i := range m {
-		if p == 0 || Keeps(p, key, row0+i/width, i%width) {
+		if p == 0 || keeps(p, key, row0+i/width, i%width) {
 			m[i] = 1 / float64(1-p)
 		}
 	}

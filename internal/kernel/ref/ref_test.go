@@ -113,7 +113,7 @@ func TestDropoutShare(t *testing.T) {
 			kept := 0.0
 			for r := range n {
 				for j := range n {
-					if Keeps(p, key, r, j) {
+					if keeps(p, key, r, j) {
 						kept++
 					}
 				}

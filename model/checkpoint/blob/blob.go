@@ -35,8 +35,8 @@ const (
 	Bool DType = "BOOL"
 )
 
-// QBlock is the number of elements in one block of a quantized type.
-const QBlock = 32
+// qBlock is the number of elements in one block of a quantized type.
+const qBlock = 32
 
 // layout is how many elements one unit of a type holds, and its bytes.
 type layout struct{ elems, bytes int }
@@ -45,7 +45,7 @@ var layouts = map[DType]layout{
 	F64: {1, 8}, I64: {1, 8}, F32: {1, 4}, I32: {1, 4},
 	F16: {1, 2}, BF16: {1, 2}, I16: {1, 2},
 	I8: {1, 1}, U8: {1, 1}, Bool: {1, 1},
-	Q8_0: {QBlock, 2 + QBlock}, Q4_0: {QBlock, 2 + QBlock/2},
+	Q8_0: {qBlock, 2 + qBlock}, Q4_0: {qBlock, 2 + qBlock/2},
 }
 
 // Known tells whether the sizes of a type are known.

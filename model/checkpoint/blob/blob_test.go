@@ -14,12 +14,12 @@ import (
 // Every half and every bfloat16 widens and rounds back to itself.
 func TestHalvesAreExact(t *testing.T) {
 	for h := range 1 << 16 {
-		f := FromF16(uint16(h))
+		f := fromF16(uint16(h))
 		if math.IsNaN(float64(f)) {
-			if g := FromF16(ToF16(f)); !math.IsNaN(float64(g)) {
+			if g := fromF16(toF16(f)); !math.IsNaN(float64(g)) {
 				t.Fatalf("half %04x: NaN became %v", h, g)
 			}
-		} else if g := ToF16(f); g != uint16(h) {
+		} else if g := toF16(f); g != uint16(h) {
 			t.Fatalf("half %04x is %v and went back to %04x", h, f, g)
 		}
 		f = FromBF16(uint16(h))
@@ -40,7 +40,7 @@ func TestHalvesRoundToNearestEven(t *testing.T) {
 		from func(uint16) float32
 		to   func(float32) uint16
 		last uint16 // the largest finite one
-	}{{FromF16, ToF16, 0x7bff}, {FromBF16, ToBF16, 0x7f7f}} {
+	}{{fromF16, toF16, 0x7bff}, {FromBF16, ToBF16, 0x7f7f}} {
 		for h := range k.last {
 			lo, hi := float64(k.from(h)), float64(k.from(h+1))
 			mid := float32((lo + hi) / 2)
@@ -62,17 +62,17 @@ func TestHalvesRoundToNearestEven(t *testing.T) {
 // rounding of its fp16 scale, and for q4_0 a whole step at the end without a -8.
 func TestQuantizedBlocksAreClose(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		x := rapid.SliceOfN(rapid.Float32Range(-100, 100), QBlock, QBlock).Draw(t, "x")
+		x := rapid.SliceOfN(rapid.Float32Range(-100, 100), qBlock, qBlock).Draw(t, "x")
 		var amax float64
 		for _, v := range x {
 			amax = max(amax, math.Abs(float64(v)))
 		}
 		for d, steps := range map[DType]float64{Q8_0: 127 * 1.7, Q4_0: 8 * 0.97} {
 			b := Encode(nil, d, x)
-			if n, _ := d.ByteLen(QBlock); n != len(b) {
+			if n, _ := d.ByteLen(qBlock); n != len(b) {
 				t.Fatalf("%s: %d bytes, want %d", d, len(b), n)
 			}
-			got := make([]float32, QBlock)
+			got := make([]float32, qBlock)
 			Decode(got, d, b)
 			for i := range x {
 				if e := math.Abs(float64(got[i] - x[i])); e > amax/steps+1e-6 {

@@ -72,7 +72,7 @@ func (f *File) Decode(dst []float32, t Tensor) {
 
 // DecodeBF16 does the same into bfloat16, rounded to the nearest.
 func (f *File) DecodeBF16(dst []uint16, t Tensor) {
-	f.pieces(len(dst), t, func(lo, hi int, b []byte) { DecodeBF16(dst[lo:hi], t.DType, b) })
+	f.pieces(len(dst), t, func(lo, hi int, b []byte) { decodeBF16(dst[lo:hi], t.DType, b) })
 }
 
 func (f *File) pieces(n int, t Tensor, convert func(lo, hi int, b []byte)) {

@@ -65,7 +65,7 @@ func Decode(dst []float32, d DType, b []byte) {
 		}
 	case F16:
 		for i := range dst {
-			dst[i] = FromF16(le.Uint16(b[2*i:]))
+			dst[i] = fromF16(le.Uint16(b[2*i:]))
 		}
 	case BF16:
 		for i := range dst {
@@ -73,32 +73,32 @@ func Decode(dst []float32, d DType, b []byte) {
 		}
 	case Q8_0:
 		for len(dst) > 0 {
-			scale := FromF16(le.Uint16(b))
-			for i := range QBlock {
+			scale := fromF16(le.Uint16(b))
+			for i := range qBlock {
 				dst[i] = scale * float32(int8(b[2+i]))
 			}
-			dst, b = dst[QBlock:], b[2+QBlock:]
+			dst, b = dst[qBlock:], b[2+qBlock:]
 		}
 	case Q4_0:
 		for len(dst) > 0 {
-			scale := FromF16(le.Uint16(b))
-			for i := range QBlock / 2 {
+			scale := fromF16(le.Uint16(b))
+			for i := range qBlock / 2 {
 				dst[i] = scale * float32(int(b[2+i]&15)-8)
-				dst[i+QBlock/2] = scale * float32(int(b[2+i]>>4)-8)
+				dst[i+qBlock/2] = scale * float32(int(b[2+i]>>4)-8)
 			}
-			dst, b = dst[QBlock:], b[2+QBlock/2:]
+			dst, b = dst[qBlock:], b[2+qBlock/2:]
 		}
 	}
 }
 
-// DecodeBF16 converts the bytes of a float type into bfloat16.
-func DecodeBF16(dst []uint16, d DType, b []byte) {
+// decodeBF16 converts the bytes of a float type into bfloat16.
+func decodeBF16(dst []uint16, d DType, b []byte) {
 	for i := range dst {
 		switch d {
 		case BF16:
 			dst[i] = binary.LittleEndian.Uint16(b[2*i:])
 		case F16:
-			dst[i] = ToBF16(FromF16(binary.LittleEndian.Uint16(b[2*i:])))
+			dst[i] = ToBF16(fromF16(binary.LittleEndian.Uint16(b[2*i:])))
 		case F32:
 			dst[i] = ToBF16(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
 		}
@@ -116,19 +116,19 @@ func Encode(b []byte, d DType, src []float32) []byte {
 		}
 	case F16:
 		for _, v := range src {
-			b = le.AppendUint16(b, ToF16(v))
+			b = le.AppendUint16(b, toF16(v))
 		}
 	case BF16:
 		for _, v := range src {
 			b = le.AppendUint16(b, ToBF16(v))
 		}
 	case Q8_0:
-		for ; len(src) > 0; src = src[QBlock:] {
-			b = appendQ8(b, src[:QBlock])
+		for ; len(src) > 0; src = src[qBlock:] {
+			b = appendQ8(b, src[:qBlock])
 		}
 	case Q4_0:
-		for ; len(src) > 0; src = src[QBlock:] {
-			b = appendQ4(b, src[:QBlock])
+		for ; len(src) > 0; src = src[qBlock:] {
+			b = appendQ4(b, src[:qBlock])
 		}
 	}
 	return b
@@ -142,7 +142,7 @@ func appendQ8(b []byte, x []float32) []byte {
 		amax = max(amax, float32(math.Abs(float64(v))))
 	}
 	scale := amax / 127
-	b = binary.LittleEndian.AppendUint16(b, ToF16(scale))
+	b = binary.LittleEndian.AppendUint16(b, toF16(scale))
 	inv := float32(0)
 	if scale > 0 {
 		inv = 1 / scale
@@ -164,14 +164,14 @@ func appendQ4(b []byte, x []float32) []byte {
 		}
 	}
 	scale := far / -8
-	b = binary.LittleEndian.AppendUint16(b, ToF16(scale))
+	b = binary.LittleEndian.AppendUint16(b, toF16(scale))
 	inv := float32(0)
 	if scale != 0 {
 		inv = 1 / scale
 	}
 	nibble := func(v float32) byte { return byte(max(0, min(15, int(v*inv+8.5)))) }
-	for i := range QBlock / 2 {
-		b = append(b, nibble(x[i])|nibble(x[i+QBlock/2])<<4)
+	for i := range qBlock / 2 {
+		b = append(b, nibble(x[i])|nibble(x[i+qBlock/2])<<4)
 	}
 	return b
 }
@@ -188,8 +188,8 @@ func ToBF16(f float32) uint16 {
 	return uint16((u + 0x7fff + u>>16&1) >> 16)
 }
 
-// FromF16 widens an IEEE half.
-func FromF16(h uint16) float32 {
+// fromF16 widens an IEEE half.
+func fromF16(h uint16) float32 {
 	sign := uint32(h&0x8000) << 16
 	exp, frac := uint32(h>>10&31), uint32(h&0x3ff)
 	switch {
@@ -202,9 +202,9 @@ func FromF16(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
-// ToF16 rounds to the nearest IEEE half, ties to even; what is too large
+// toF16 rounds to the nearest IEEE half, ties to even; what is too large
 // becomes infinity, NaN stays NaN.
-func ToF16(f float32) uint16 {
+func toF16(f float32) uint16 {
 	u := math.Float32bits(f)
 	sign := uint16(u >> 16 & 0x8000)
 	u &= 0x7fffffff

@@ -29,9 +29,9 @@ import (
 // maxDirectory bounds what is read of a zip archive to learn its entries.
 const maxDirectory = 8 << 20
 
-// NotContiguous marks the type of a tensor whose elements do not lie in order
+// notContiguous marks the type of a tensor whose elements do not lie in order
 // in its storage; it can be skipped and not be read.
-const NotContiguous blob.DType = "not contiguous in memory"
+const notContiguous blob.DType = "not contiguous in memory"
 
 // Parse reads the file that b holds; path is for messages. The tensors are
 // views of b, in the order of the dictionary; some may share bytes, as tied
@@ -286,7 +286,7 @@ func (r *reader) view(name string, t *tensor) (blob.Tensor, error) {
 		return v, r.corrupt("tensor %s has the impossible shape %v", blob.Clip(name), t.shape)
 	}
 	if !t.contiguous() {
-		v.DType = NotContiguous
+		v.DType = notContiguous
 		return v, nil
 	}
 	if t.offset > t.storage.elems || int64(n) > t.storage.elems-t.offset {
