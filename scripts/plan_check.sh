@@ -79,5 +79,16 @@ for dtype in fp32 bf16; do # with few weights trained
 	check small "$small" $dtype off 2 128 --freeze wte
 	check small "$small" $dtype off 1 256 --freeze wte,wpe,h.0-10
 done
+# adapters SIZE SHAPE BATCH N_CTX RANK: of low-rank adapters on a model of that shape
+adapters() {
+	local size=$1 shape=$2 batch=$3 ctx=$4 rank=$5
+	rm -rf base
+	echo "{\"n_ctx\": $ctx, $shape}" > config.json
+	[ -n "${FEW:-}" ] || "$bin" train --config config.json --data "$(tokens $((ctx * 3)))" --out base --epochs 1 --batch-size 1 --warmup-steps 1 --quiet > /dev/null
+	check "$size" "$shape" fp32 off "$batch" "$ctx" --init-from base/final_model --lora-rank "$rank"
+	check "$size" "$shape" bf16 on "$batch" "$ctx" --init-from base/final_model --lora-rank "$rank" --lora-dropout 0.1
+}
+adapters mini "$mini" 4 256 8
+adapters small "$small" 1 256 16
 echo "$done configurations"
 exit $failed

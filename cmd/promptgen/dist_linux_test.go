@@ -143,6 +143,41 @@ func TestRanksDoNotChangeTheResult(t *testing.T) {
 	}
 }
 
+// Ranks that train few of the weights, or adapters, exchange those alone, and
+// come to the same bits as one process.
+func TestRanksTrainFewWeights(t *testing.T) {
+	j := newJob(t)
+	self := os.Args[0]
+	run := append(mpitest.Run(t, mpitest.OpenMPI), "-n", "3", self)
+	if code, out := j.run(append([]string{self}, j.train("base", "--epochs", "1")...)...); code != 0 {
+		t.Fatal(out)
+	}
+	base := filepath.Join(j.dir, "base", "final_model")
+	for name, c := range map[string]struct {
+		file  string
+		flags []string
+	}{
+		"frozen":   {"model.safetensors", []string{"--freeze", "wte,wpe,h.0"}},
+		"adapters": {"adapter_model.safetensors", []string{"--init-from", base, "--lora-rank", "3", "--lora-dropout", "0.2"}},
+	} {
+		var files []string
+		for i, program := range [][]string{{self}, run} {
+			out := fmt.Sprint(name, i)
+			if code, text := j.run(append(program, j.train(out, c.flags...)...)...); code != 0 {
+				t.Fatal(text)
+			}
+			b, err := os.ReadFile(filepath.Join(j.dir, out, "final_model", c.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, string(b))
+		}
+		if files[0] != files[1] {
+			t.Errorf("%s: other weights by 3 ranks", name)
+		}
+	}
+}
+
 // Ranks that are not alike are refused before the first step, and the one line
 // says in what they differ.
 func TestUnlikeRanksAreRefused(t *testing.T) {
