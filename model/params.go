@@ -166,7 +166,7 @@ func paramsFrom(c Config, untied bool, lora LoRA, data [][]float32) *Params {
 	for l := range p.Blocks {
 		b, matrices := &p.Blocks[l], [...]string{"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
 		for i, low := range []*LowRank{&b.AttnLow, &b.ProjLow, &b.FcLow, &b.OutLow} {
-			if lora.Adapts(TensorSpec{fmt.Sprintf("transformer.h.%d.%s.weight", l, matrices[i]), make([]int, 2)}) {
+			if lora.Adapts(TensorSpec{"transformer.h." + strconv.Itoa(l) + "." + matrices[i] + ".weight", make([]int, 2)}) {
 				low.A, low.B = next(), next()
 			}
 		}
