@@ -65,7 +65,7 @@ func TestCachedEqualsWhole(t *testing.T) {
 func TestSeedAloneDecides(t *testing.T) {
 	const vocab = 300
 	p, tok := randomModel(3, vocab, 48), wordTokenizer(t, vocab)
-	dtypes, batches := []kernel.DType{kernel.FP32, kernel.BF16}, []int{1, 5, 16}
+	dtypes, batches := []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q4_0}, []int{1, 5, 16}
 	if testing.Short() {
 		dtypes, batches = dtypes[:1], batches[1:]
 	}

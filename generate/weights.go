@@ -28,6 +28,9 @@ type blockWeights struct {
 // packWeights packs a source's weights for products in d. A value that is not
 // finite is an error that names its tensor.
 func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
+	if d == kernel.FP16 || d > kernel.Q4_0 {
+		return nil, fault.Usage("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", d)
+	}
 	c, untied := src.Config()
 	e, in := c.NEmbd, c.Inner()
 	if block := 32; (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {

@@ -42,6 +42,9 @@ func Evaluate(ctx context.Context, cpu *kernel.CPU, p *model.Params, tokens *dat
 	if err != nil {
 		return EvalResult{}, err
 	}
+	if math.IsNaN(sum) || math.IsInf(sum, 0) {
+		return EvalResult{}, fault.Corrupt("evaluation: the model's loss is not a number: its weights are broken")
+	}
 	return newEvalResult(sum, count, tokens.Stats()), nil
 }
 

@@ -72,4 +72,8 @@ func TestEvaluateAgainstLogits(t *testing.T) {
 	if _, err := train.Evaluate(ctx, cpu, p, data.NewTokens(make([]int32, 99), data.Stats{}, 11)); fault.Code(err) != fault.CodeInterrupted {
 		t.Errorf("cancelled: %v", err)
 	}
+	p.Blocks[0].FcW[3] = float32(math.NaN())
+	if _, err := train.Evaluate(context.Background(), cpu, p, data.NewTokens(make([]int32, 99), data.Stats{}, 11)); fault.Code(err) != fault.CodeCorrupt {
+		t.Errorf("a weight that is no number: %v", err)
+	}
 }

@@ -62,6 +62,7 @@ func (a *app) generateCommand() *cli.Command {
 			case given:
 				bar := a.console.Bar("generate", "prompts", int64(len(prompts)))
 				defer bar.Done()
+				bar.Set(0, "") // the first answer may take a while
 				err = w.all(c.Context, each(prompts), c.IsSet("prompts-file") && c.Bool("jsonl"), bar)
 			case ui.IsTerminal(a.in):
 				err = w.converse(c.Context, a.in)
