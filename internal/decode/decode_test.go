@@ -402,13 +402,13 @@ func TestNotFinite(t *testing.T) {
 	}
 }
 
-// BenchmarkAttend is one text's attention over 900 tokens in twelve layers, of
-// which none stays in a cache of a core.
+// BenchmarkAttend is one text's attention over 900 tokens in so many layers that
+// nothing of them stays in a cache.
 func BenchmarkAttend(b *testing.B) {
 	u := newUnit(b, "", 2)
 	for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0} {
 		b.Run(d.String(), func(b *testing.B) {
-			const tokens, layers = 900, 12
+			const tokens, layers = 900, 48
 			c := decode.Cache{Layers: layers, Heads: 12, HeadDim: 64, DType: d}
 			width := c.Heads * c.HeadDim
 			pages, free := c.NewPages(32)

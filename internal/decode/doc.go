@@ -20,7 +20,7 @@
 //
 // The cache's pages are such panels too: 32 tokens are the columns of the keys,
 // and the steps of the values. One row walks over a head's panels in all pages in
-// one call (a [walk]), which asks for the next page while it works on this one.
+// one call (a [walk]), which asks for pages ahead of its work.
 //
 // Every sum is one chain from the first step to the last, whatever the number of
 // rows and however the work is blocked. A row's result therefore does not depend
