@@ -7,9 +7,8 @@ import "slices"
 const minPrefix = 4
 
 // prefixes keeps what the last prompts left in the cache, so that a prompt that
-// begins like one of them reads only what is new. It holds prompts alone, never
-// what was written after them: a text gives the same bits whether it is read at
-// once or from some token on, but not when it was written token by token.
+// begins like one of them reads only what is new. It holds prompts alone, not
+// what was written after them.
 type prefixes struct {
 	pool  *pool
 	limit int // pages at most, counted for each prompt alone
@@ -24,13 +23,12 @@ type prefix struct {
 	cache cache
 }
 
-// begin returns the cache of the longest known beginning of ids. At least two
-// tokens are left to read: the logits after the last are wanted, and a single
-// row is read in another way.
+// begin returns the cache of the longest known beginning of ids. The last token
+// is left to read: the logits after it are wanted.
 func (p *prefixes) begin(ids []int32) cache {
 	best, n := -1, minPrefix-1
 	for i := range p.kept {
-		if same := min(common(p.kept[i].ids, ids), len(ids)-2); same > n {
+		if same := min(common(p.kept[i].ids, ids), len(ids)-1); same > n {
 			best, n = i, same
 		}
 	}

@@ -180,7 +180,7 @@ func (s *scheduler) readPrompts(budget int) (rows int) {
 		}
 		n := len(j.window) - j.cache.n
 		if n > share && !alone {
-			n = min(share, n-2) // never a single row at the end
+			n = share
 		}
 		s.segs = append(s.segs, segment{&j.cache, j.window[j.cache.n:][:n]})
 		rows += n
