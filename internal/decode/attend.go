@@ -139,22 +139,11 @@ func (h *headJob) values(f *format, out []float32, m, n int) {
 	at, width := c.valuesAt(h.Layer, h.head), c.width()
 	pages := h.seg.Pages[:(n+PageRows-1)/PageRows]
 	last := f.steps(n - (len(pages)-1)*PageRows) // what lies behind is of nobody
+	if m == 1 && f.scores != nil {
+		h.walkValues(f, out, pages, last)
+		return
+	}
 	for d := 0; d < width; d += panelCols {
-		at := at + d/panelCols*c.panelWords()
-		if m == 1 && f.scores != nil {
-			walk, next := f.values1, 0
-			if d+2*panelCols <= width {
-				walk = f.values2
-			}
-			if head := h.head + h.u.cpu.Threads(); head < c.Heads { // likely this thread's next
-				next = 4 * c.keysAt(h.Layer, head)
-			}
-			walk(last, h.s.p.at(0, 0), &pages[0], len(pages), 4*at, next, &out[d])
-			if d+2*panelCols <= width {
-				d += panelCols
-			}
-			continue
-		}
 		for i, page := range pages {
 			steps := c.valueSteps()
 			if i == len(pages)-1 {
@@ -162,6 +151,22 @@ func (h *headJob) values(f *format, out []float32, m, n int) {
 			}
 			f.tiles[m-1](steps, h.s.p.at(0, i*c.valueSteps()), h.s.p.stride, words(page[at:]), floatPtr(out, d), 4*width, min(i, 1))
 		}
+		at += c.panelWords()
+	}
+}
+
+// walkValues is values for one row, two panels at a time.
+func (h *headJob) walkValues(f *format, out []float32, pages [][]uint32, last int) {
+	c := &h.Cache
+	at, next := 4*c.valuesAt(h.Layer, h.head), 0
+	if head := h.head + h.u.cpu.Threads(); head < c.Heads { // likely this thread's next
+		next = 4 * c.keysAt(h.Layer, head)
+	}
+	for left := c.width() / panelCols; left > 0; {
+		n := min(left, len(f.values))
+		f.values[n-1](last, h.s.p.at(0, 0), &pages[0], len(pages), at, next, &out[c.width()-left*panelCols])
+		at += 4 * n * c.panelWords()
+		left -= n
 	}
 }
 

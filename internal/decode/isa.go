@@ -31,9 +31,10 @@ type format struct {
 	// apart, and returns the largest magnitude's bits.
 	pack func(steps int, x *float32, ld int, to *byte) uint32
 
-	// scores gives 32 floats for each page; values adds up all pages, for one or
-	// two panels. nil: by tiles.
-	scores, values1, values2 walk
+	// scores gives 32 floats for each page; values adds up all pages, [i] for i+1
+	// panels. nil: by tiles.
+	scores walk
+	values [2]walk
 }
 
 // Steps of quantized formats.

@@ -15,7 +15,7 @@ func findKernels(isa string) *kernels {
 			tileBF16x512_1, tileBF16x512_2, tileBF16x512_3, tileBF16x512_4, tileBF16x512_5, tileBF16x512_6,
 			tileBF16x512_7, tileBF16x512_8, tileBF16x512_9, tileBF16x512_10, tileBF16x512_11, tileBF16x512_12,
 		}
-		k.bf16.scores, k.bf16.values1, k.bf16.values2 = scoresBF16x512, valuesBF16x512_1, valuesBF16x512_2
+		k.bf16.scores, k.bf16.values = scoresBF16x512, [2]walk{valuesBF16x512_1, valuesBF16x512_2}
 		k.round = roundBF16AVX512
 		return k
 	}
@@ -41,12 +41,13 @@ func avx512Kernels() *kernels {
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
 	)
-	k.f32.scores, k.f32.values1, k.f32.values2 = scoresF32x512, valuesF32x512_1, valuesF32x512_2
+	k.bf16.scores, k.bf16.values = scoresWiden512, [2]walk{valuesWiden512_1, valuesWiden512_2}
+	k.f32.scores, k.f32.values = scoresF32x512, [2]walk{valuesF32x512_1, valuesF32x512_2}
 	k.f32.pack, k.bf16.pack, k.q8.pack, k.q4.pack = packF32AVX512, packBF16AVX512, packQ8AVX512, packQ4AVX512
 	k.quantize, k.quantizeScaled = quantizeAVX512, quantizeScaledAVX512
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}
-		k.q8.scores, k.q8.values1, k.q8.values2 = scoresQ8x512, valuesQ8x512_1, valuesQ8x512_2
+		k.q8.scores, k.q8.values = scoresQ8x512, [2]walk{valuesQ8x512_1, valuesQ8x512_2}
 		k.q4.tiles = []tile{tileQ4x512_1, tileQ4x512_2, tileQ4x512_3, tileQ4x512_4, tileQ4x512_5, tileQ4x512_6}
 	}
 	return k

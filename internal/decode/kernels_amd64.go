@@ -170,6 +170,15 @@ func valuesBF16x512_1(last int, a *byte, pages *[]uint32, n int, at int, next in
 func valuesBF16x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
+func scoresWiden512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesWiden512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
+func valuesWiden512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
 func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape

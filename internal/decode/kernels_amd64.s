@@ -20190,6 +20190,504 @@ done:
 	VZEROUPPER
 	RET
 
+// func scoresWiden512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·scoresWiden512(SB), NOSPLIT, $0-56
+	MOVQ k+0(FP), BX
+	MOVQ a+8(FP), SI
+	MOVQ c+48(FP), DI
+	MOVQ pages+16(FP), R8
+	MOVQ at+32(FP), R9
+	MOVQ (R8), R10
+	MOVQ R10, R11
+	MOVQ n+24(FP), AX
+	CMPQ AX, $0x02
+	JLT  short
+	MOVQ 24(R8), R11
+
+short:
+	MOVQ next+40(FP), AX
+	ADDQ AX, R10
+	ADDQ AX, R11
+
+page:
+	MOVQ (R8), CX
+	ADDQ R9, CX
+	MOVQ n+24(FP), AX
+	CMPQ AX, $0x02
+	MOVQ R11, DX
+	JLT  last
+	MOVQ R10, DX
+	JEQ  last
+	MOVQ 48(R8), DX
+	ADDQ R9, DX
+
+last:
+	ADDQ   $0x18, R8
+	MOVQ   BX, R12
+	MOVQ   SI, AX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	CMPQ   R12, $0x04
+	JLT    tail
+
+loop:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   128(DX)
+	PREFETCHT2   192(DX)
+	PREFETCHT2   256(DX)
+	PREFETCHT2   320(DX)
+	PREFETCHT2   384(DX)
+	PREFETCHT2   448(DX)
+	VBROADCASTSS (AX), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       upperHalf<>+0(SB), Z9, Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	VBROADCASTSS 4(AX), Z11
+	VPSLLD       $0x10, Z11, Z10
+	VPANDD       upperHalf<>+0(SB), Z11, Z11
+	VMOVUPS      128(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z10, Z0
+	VFMADD231PS  Z17, Z11, Z0
+	VMOVUPS      192(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z10, Z1
+	VFMADD231PS  Z19, Z11, Z1
+	VBROADCASTSS 8(AX), Z13
+	VPSLLD       $0x10, Z13, Z12
+	VPANDD       upperHalf<>+0(SB), Z13, Z13
+	VMOVUPS      256(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z12, Z0
+	VFMADD231PS  Z17, Z13, Z0
+	VMOVUPS      320(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z12, Z1
+	VFMADD231PS  Z19, Z13, Z1
+	VBROADCASTSS 12(AX), Z15
+	VPSLLD       $0x10, Z15, Z14
+	VPANDD       upperHalf<>+0(SB), Z15, Z15
+	VMOVUPS      384(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z17, Z15, Z0
+	VMOVUPS      448(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z14, Z1
+	VFMADD231PS  Z19, Z15, Z1
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000200, CX
+	ADDQ         $0x00000200, DX
+	SUBQ         $0x04, R12
+	CMPQ         R12, $0x04
+	JGE          loop
+
+tail:
+	TESTQ R12, R12
+	JZ    done
+
+single:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	VBROADCASTSS (AX), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       upperHalf<>+0(SB), Z9, Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000080, DX
+	DECQ         R12
+	JNZ          single
+
+done:
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    $0x80, DI
+	DECQ    n+24(FP)
+	JNZ     page
+	VZEROUPPER
+	RET
+
+// func valuesWiden512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
+TEXT ·valuesWiden512_1(SB), NOSPLIT, $0-56
+	MOVQ   a+8(FP), AX
+	MOVQ   last+0(FP), BX
+	MOVQ   c+48(FP), SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	MOVQ   pages+16(FP), DI
+	MOVQ   at+32(FP), R8
+	MOVQ   (DI), R9
+	MOVQ   R9, R10
+	MOVQ   n+24(FP), DX
+	CMPQ   DX, $0x02
+	JLT    short
+	MOVQ   24(DI), R10
+
+short:
+	MOVQ next+40(FP), CX
+	ADDQ CX, R9
+	ADDQ CX, R10
+
+page:
+	MOVQ (DI), CX
+	ADDQ R8, CX
+	MOVQ n+24(FP), DX
+	CMPQ DX, $0x02
+	MOVQ R10, DX
+	JLT  last
+	MOVQ R9, DX
+	JEQ  last
+	MOVQ 48(DI), DX
+	ADDQ R8, DX
+
+last:
+	ADDQ    $0x18, DI
+	MOVQ    n+24(FP), R12
+	MOVQ    $0x00000010, R11
+	CMPQ    R12, $0x01
+	CMOVQEQ BX, R11
+	CMPQ    R11, $0x04
+	JLT     tail
+
+loop:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   128(DX)
+	PREFETCHT2   192(DX)
+	PREFETCHT2   256(DX)
+	PREFETCHT2   320(DX)
+	PREFETCHT2   384(DX)
+	PREFETCHT2   448(DX)
+	VBROADCASTSS (AX), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       upperHalf<>+0(SB), Z9, Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	VBROADCASTSS 4(AX), Z11
+	VPSLLD       $0x10, Z11, Z10
+	VPANDD       upperHalf<>+0(SB), Z11, Z11
+	VMOVUPS      128(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z10, Z0
+	VFMADD231PS  Z17, Z11, Z0
+	VMOVUPS      192(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z10, Z1
+	VFMADD231PS  Z19, Z11, Z1
+	VBROADCASTSS 8(AX), Z13
+	VPSLLD       $0x10, Z13, Z12
+	VPANDD       upperHalf<>+0(SB), Z13, Z13
+	VMOVUPS      256(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z12, Z0
+	VFMADD231PS  Z17, Z13, Z0
+	VMOVUPS      320(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z12, Z1
+	VFMADD231PS  Z19, Z13, Z1
+	VBROADCASTSS 12(AX), Z15
+	VPSLLD       $0x10, Z15, Z14
+	VPANDD       upperHalf<>+0(SB), Z15, Z15
+	VMOVUPS      384(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z17, Z15, Z0
+	VMOVUPS      448(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z14, Z1
+	VFMADD231PS  Z19, Z15, Z1
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000200, CX
+	ADDQ         $0x00000200, DX
+	SUBQ         $0x04, R11
+	CMPQ         R11, $0x04
+	JGE          loop
+
+tail:
+	TESTQ R11, R11
+	JZ    done
+
+single:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	VBROADCASTSS (AX), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       upperHalf<>+0(SB), Z9, Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000080, DX
+	DECQ         R11
+	JNZ          single
+
+done:
+	DECQ    n+24(FP)
+	JNZ     page
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	VZEROUPPER
+	RET
+
+// func valuesWiden512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
+TEXT ·valuesWiden512_2(SB), NOSPLIT, $0-56
+	MOVQ   a+8(FP), AX
+	MOVQ   last+0(FP), BX
+	MOVQ   c+48(FP), SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   pages+16(FP), DI
+	MOVQ   at+32(FP), R8
+	MOVQ   (DI), R9
+	MOVQ   R9, R10
+	MOVQ   n+24(FP), DX
+	CMPQ   DX, $0x02
+	JLT    short
+	MOVQ   24(DI), R10
+
+short:
+	MOVQ next+40(FP), CX
+	ADDQ CX, R9
+	ADDQ CX, R10
+
+page:
+	MOVQ (DI), CX
+	ADDQ R8, CX
+	MOVQ n+24(FP), DX
+	CMPQ DX, $0x02
+	MOVQ R10, DX
+	JLT  last
+	MOVQ R9, DX
+	JEQ  last
+	MOVQ 48(DI), DX
+	ADDQ R8, DX
+
+last:
+	ADDQ    $0x18, DI
+	MOVQ    n+24(FP), R12
+	MOVQ    $0x00000010, R11
+	CMPQ    R12, $0x01
+	CMOVQEQ BX, R11
+	CMPQ    R11, $0x04
+	JLT     tail
+
+loop:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   128(DX)
+	PREFETCHT2   192(DX)
+	PREFETCHT2   256(DX)
+	PREFETCHT2   320(DX)
+	PREFETCHT2   384(DX)
+	PREFETCHT2   448(DX)
+	PREFETCHT2   2048(DX)
+	PREFETCHT2   2112(DX)
+	PREFETCHT2   2176(DX)
+	PREFETCHT2   2240(DX)
+	PREFETCHT2   2304(DX)
+	PREFETCHT2   2368(DX)
+	PREFETCHT2   2432(DX)
+	PREFETCHT2   2496(DX)
+	VBROADCASTSS (AX), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       upperHalf<>+0(SB), Z9, Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	VMOVUPS      2048(CX), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       upperHalf<>+0(SB), Z21, Z21
+	VFMADD231PS  Z20, Z8, Z2
+	VFMADD231PS  Z21, Z9, Z2
+	VMOVUPS      2112(CX), Z23
+	VPSLLD       $0x10, Z23, Z22
+	VPANDD       upperHalf<>+0(SB), Z23, Z23
+	VFMADD231PS  Z22, Z8, Z3
+	VFMADD231PS  Z23, Z9, Z3
+	VBROADCASTSS 4(AX), Z11
+	VPSLLD       $0x10, Z11, Z10
+	VPANDD       upperHalf<>+0(SB), Z11, Z11
+	VMOVUPS      128(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z10, Z0
+	VFMADD231PS  Z17, Z11, Z0
+	VMOVUPS      192(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z10, Z1
+	VFMADD231PS  Z19, Z11, Z1
+	VMOVUPS      2176(CX), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       upperHalf<>+0(SB), Z21, Z21
+	VFMADD231PS  Z20, Z10, Z2
+	VFMADD231PS  Z21, Z11, Z2
+	VMOVUPS      2240(CX), Z23
+	VPSLLD       $0x10, Z23, Z22
+	VPANDD       upperHalf<>+0(SB), Z23, Z23
+	VFMADD231PS  Z22, Z10, Z3
+	VFMADD231PS  Z23, Z11, Z3
+	VBROADCASTSS 8(AX), Z13
+	VPSLLD       $0x10, Z13, Z12
+	VPANDD       upperHalf<>+0(SB), Z13, Z13
+	VMOVUPS      256(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z12, Z0
+	VFMADD231PS  Z17, Z13, Z0
+	VMOVUPS      320(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z12, Z1
+	VFMADD231PS  Z19, Z13, Z1
+	VMOVUPS      2304(CX), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       upperHalf<>+0(SB), Z21, Z21
+	VFMADD231PS  Z20, Z12, Z2
+	VFMADD231PS  Z21, Z13, Z2
+	VMOVUPS      2368(CX), Z23
+	VPSLLD       $0x10, Z23, Z22
+	VPANDD       upperHalf<>+0(SB), Z23, Z23
+	VFMADD231PS  Z22, Z12, Z3
+	VFMADD231PS  Z23, Z13, Z3
+	VBROADCASTSS 12(AX), Z15
+	VPSLLD       $0x10, Z15, Z14
+	VPANDD       upperHalf<>+0(SB), Z15, Z15
+	VMOVUPS      384(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z17, Z15, Z0
+	VMOVUPS      448(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z14, Z1
+	VFMADD231PS  Z19, Z15, Z1
+	VMOVUPS      2432(CX), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       upperHalf<>+0(SB), Z21, Z21
+	VFMADD231PS  Z20, Z14, Z2
+	VFMADD231PS  Z21, Z15, Z2
+	VMOVUPS      2496(CX), Z23
+	VPSLLD       $0x10, Z23, Z22
+	VPANDD       upperHalf<>+0(SB), Z23, Z23
+	VFMADD231PS  Z22, Z14, Z3
+	VFMADD231PS  Z23, Z15, Z3
+	ADDQ         $0x00000010, AX
+	ADDQ         $0x00000200, CX
+	ADDQ         $0x00000200, DX
+	SUBQ         $0x04, R11
+	CMPQ         R11, $0x04
+	JGE          loop
+
+tail:
+	TESTQ R11, R11
+	JZ    done
+
+single:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   2048(DX)
+	PREFETCHT2   2112(DX)
+	VBROADCASTSS (AX), Z9
+	VPSLLD       $0x10, Z9, Z8
+	VPANDD       upperHalf<>+0(SB), Z9, Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	VMOVUPS      2048(CX), Z21
+	VPSLLD       $0x10, Z21, Z20
+	VPANDD       upperHalf<>+0(SB), Z21, Z21
+	VFMADD231PS  Z20, Z8, Z2
+	VFMADD231PS  Z21, Z9, Z2
+	VMOVUPS      2112(CX), Z23
+	VPSLLD       $0x10, Z23, Z22
+	VPANDD       upperHalf<>+0(SB), Z23, Z23
+	VFMADD231PS  Z22, Z8, Z3
+	VFMADD231PS  Z23, Z9, Z3
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000080, DX
+	DECQ         R11
+	JNZ          single
+
+done:
+	DECQ    n+24(FP)
+	JNZ     page
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	VMOVUPS Z2, 128(SI)
+	VMOVUPS Z3, 192(SI)
+	VZEROUPPER
+	RET
+
 // func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
 TEXT ·scoresQ8x512(SB), NOSPLIT, $0-56

@@ -30,7 +30,7 @@ func main() {
 	}
 	quantTileAVX2("tileQ8x256", q8)
 	quantTileAVX2("tileQ4x256", q4)
-	for _, f := range []walkFormat{walkF32, walkBF16, walkQ8} {
+	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8} {
 		scores(f)
 		values(f, 1)
 		values(f, 2)

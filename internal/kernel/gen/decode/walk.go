@@ -36,6 +36,7 @@ type walkFormat struct {
 var (
 	walkF32  = walkFormat{"F32x512", 4, panelBytes, 32, 8, (*walk).fma, 0}
 	walkBF16 = walkFormat{"BF16x512", 4, panelBytes, 16, 8, (*walk).dot, 0}
+	walkWide = walkFormat{"Widen512", 4, panelBytes, 16, 4, (*walk).widen, 0}
 	walkQ8   = walkFormat{"Q8x512", blockBytes, q8.bytes, 1, 1, (*walk).block, 128}
 )
 
@@ -192,6 +193,28 @@ func (w *walk) dot(u, panels, apart int) {
 			to := b + (u%4)*4 + i
 			VMOVUPS(Mem{Base: w.b, Disp: p*apart + u*panelBytes + 64*j}, zmm[to])
 			evex.DPBF16(i, a+u%8, to)
+		}
+	}
+}
+
+// widen is one where there is no instruction for them.
+func (w *walk) widen(u, panels, apart int) {
+	const a, b = 8, 16
+	split := func(hi, lo VecPhysical) {
+		VPSLLD(Imm(16), hi, lo)
+		VPANDD(upperHalf, hi, hi)
+	}
+	alo, ahi := zmm[a+2*u], zmm[a+2*u+1]
+	VBROADCASTSS(Mem{Base: w.a, Disp: 4 * u}, ahi)
+	split(ahi, alo)
+	for p := range panels {
+		for j := range 2 {
+			i := 2*p + j
+			lo, hi := zmm[b+2*i], zmm[b+2*i+1]
+			VMOVUPS(Mem{Base: w.b, Disp: p*apart + u*panelBytes + 64*j}, hi)
+			split(hi, lo)
+			VFMADD231PS(lo, alo, zmm[i])
+			VFMADD231PS(hi, ahi, zmm[i])
 		}
 	}
 }
