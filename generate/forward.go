@@ -54,16 +54,15 @@ func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, erro
 	}, nil
 }
 
-// cacheType is what the cache holds beside weights in d. With q4_0 it is 8 bits:
-// at 900 tokens of GPT-2 small 16 of them are 34 MB, beside 57 MB of weights, and
-// reading these alone would take more than a third of a step. What that costs in
-// quality is in docs/generation.md.
+// cacheType is what the cache holds beside weights in d. With quantized weights
+// it is 8 bits: at 900 tokens of GPT-2 small 16 of them are 34 MB, beside 107 or
+// 57 MB of weights. What that costs in quality is in docs/generation.md.
 func cacheType(d kernel.DType) kernel.DType {
 	switch d {
+	case kernel.Q8_0, kernel.Q4_0:
+		return kernel.Q8_0
 	case kernel.FP32:
 		return kernel.FP32
-	case kernel.Q4_0:
-		return kernel.Q8_0
 	}
 	return kernel.BF16
 }
