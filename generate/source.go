@@ -1,6 +1,8 @@
 package generate
 
 import (
+	"slices"
+
 	"promptgen/internal/decode"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -26,7 +28,7 @@ type Source interface {
 }
 
 // FromParams is parameters in memory, which must not change while an engine is
-// made of them. release, if not nil, is told of what has been read.
+// made of them; adapters are added to their matrices as these are read. release, if not nil, is told of what has been read.
 func FromParams(p *model.Params, release func([]float32)) Source {
 	s := &paramsSource{p: p, release: release, byName: make(map[string][]float32, len(p.Tensors))}
 	for _, t := range p.Tensors {
@@ -47,6 +49,9 @@ func (s *paramsSource) Vector(name string) ([]float32, error) { return s.byName[
 
 func (s *paramsSource) Parts(name string, k, n int, _ kernel.DType, workers int) decode.Parts {
 	data := s.byName[name]
+	if low, ok := s.p.Adapter(name); ok {
+		return adapted(data, low, k, n, s.p.LoRA, workers)
+	}
 	if !ofTokens(name) {
 		return func(_, lo, hi int) (decode.Part, error) { return decode.Part{Rows: data[lo:], LD: n}, nil }
 	}
@@ -55,6 +60,28 @@ func (s *paramsSource) Parts(name string, k, n int, _ kernel.DType, workers int)
 		part := data[lo*k : hi*k]
 		drop(worker, part)
 		return decode.Part{Columns: part}, nil
+	}
+}
+
+// adapted reads a matrix [k, n] with its adapter added.
+func adapted(data []float32, low model.LowRank, k, n int, l model.LoRA, workers int) decode.Parts {
+	per := make([][]float32, workers)
+	return func(worker, lo, hi int) (decode.Part, error) {
+		columns := slices.Grow(per[worker][:0], (hi-lo)*k)[:(hi-lo)*k]
+		per[worker] = columns
+		for j := lo; j < hi; j++ {
+			column := columns[(j-lo)*k:][:k]
+			for r := range column {
+				column[r] = data[r*n+j]
+			}
+			for i := range l.Rank {
+				b := l.Scale() * low.B[j*l.Rank+i]
+				for r, a := range low.A[i*k:][:k] {
+					column[r] += b * a
+				}
+			}
+		}
+		return decode.Part{Columns: columns}, nil
 	}
 }
 

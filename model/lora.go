@@ -154,20 +154,15 @@ func (p *Params) InitAdapters(seed uint64) {
 	}
 }
 
-// Merge adds the adapters to the matrices in place and returns the parameters
-// without them.
-func (p *Params) Merge(cpu *kernel.CPU) *Params {
-	rank, scale, low := p.LoRA.Rank, p.LoRA.Scale(), p.Adapters()
-	data := make([][]float32, 0, len(p.Tensors))
-	for _, t := range p.Tensors[:len(p.Tensors)-len(low)] {
-		data = append(data, t.Data)
-		if !p.LoRA.Adapts(t.TensorSpec) {
-			continue
-		}
-		LowRank{low[0].Data, low[1].Data}.Add(cpu, t, rank, scale)
-		low = low[2:]
+// Adapter is the adapter of a matrix, by its name; ok is false where it has none.
+func (p *Params) Adapter(matrix string) (low LowRank, ok bool) {
+	nameA, _ := AdapterNames(matrix)
+	all := p.Adapters()
+	i := slices.IndexFunc(all, func(t Tensor) bool { return t.Name == nameA })
+	if i < 0 {
+		return low, false
 	}
-	return ParamsFrom(p.Config, !p.HeadTied, data)
+	return LowRank{all[i].Data, all[i+1].Data}, true
 }
 
 // Add adds s·Aᵀ·Bᵀ to a matrix in place.
@@ -178,17 +173,4 @@ func (l LowRank) Add(cpu *kernel.CPU, matrix Tensor, rank int, s float32) {
 		M: matrix.Shape[0], N: matrix.Shape[1], K: rank, TransA: true, TransB: true, Accumulate: true,
 		A: l.A, B: scaled, C: matrix.Data,
 	})
-}
-
-// Merged is p with the adapters added to copies of their matrices: what has none
-// is shared with p.
-func (p *Params) Merged(cpu *kernel.CPU) *Params {
-	data := make([][]float32, 0, len(p.Tensors))
-	for _, t := range p.Tensors {
-		if p.LoRA.Adapts(t.TensorSpec) {
-			t.Data = slices.Clone(t.Data)
-		}
-		data = append(data, t.Data)
-	}
-	return paramsFrom(p.Config, !p.HeadTied, p.LoRA, data).Merge(cpu)
 }

@@ -167,11 +167,7 @@ func (t *trainer) sample(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	params := t.params
-	if params.LoRA.On() {
-		params = params.Merged(t.cpu)
-	}
-	engine, err := generate.NewEngine(params, s.tok, t.cpu, generate.EngineOptions{
+	engine, err := generate.NewEngine(t.params, s.tok, t.cpu, generate.EngineOptions{
 		DType: s.dtype, Slots: len(s.prompts), BOS: &s.bos, EOS: &s.eos,
 	})
 	if err != nil {
