@@ -263,6 +263,9 @@ func settings(options json.RawMessage) (config, rest []fact, err error) {
 		return nil, nil, err
 	}
 	rest, err = facts(b)
+	for i, f := range rest {
+		rest[i] = asFlag(f)
+	}
 	return config, rest, err
 }
 
@@ -290,7 +293,7 @@ func facts(object json.RawMessage) ([]fact, error) {
 				return nil, err
 			}
 			for _, f := range inner {
-				out = append(out, fact{fmt.Sprint(key) + " " + f.Key, f.Value})
+				out = append(out, fact{fmt.Sprint(key) + "." + f.Key, f.Value})
 			}
 		default:
 			out = append(out, fact{fmt.Sprint(key), strings.Trim(s, `"`)})
