@@ -133,7 +133,7 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 		l.reach = o.Trainable.reach(c, untied)
 		l.add(Gradients, Always, "gradients", int(o.Trainable.Len(c, untied)), &b.grads)
 	}
-	if backward && o.Trainable.marks(c, untied)[0] { // the token embedding
+	if backward && (o.Trainable.all() || o.Trainable.marks(c, untied)[0]) { // the token embedding
 		slots := min(vocab, o.Sequences*o.SeqLen)
 		l.add(Gradients, Always, "looked-up rows", slots*width, &b.lookup)
 		l.addInts("row of a token", vocab, &b.slotOf)

@@ -93,8 +93,18 @@ func (t Trainable) marks(c Config, untied bool) []bool {
 	return trained
 }
 
+// all tells that every weight changes: then nothing need be looked up by name.
+func (t Trainable) all() bool { return len(t.Freeze) == 0 && t.LoRA.Rank == 0 }
+
 // Len is the number of weights that change.
 func (t Trainable) Len(c Config, untied bool) (n int64) {
+	if t.all() {
+		n = c.NumParams()
+		if untied {
+			n += int64(c.VocabSize) * int64(c.NEmbd)
+		}
+		return n
+	}
 	trained := t.marks(c, untied)
 	for i, s := range t.Tensors(c, untied) {
 		if trained[i] {
@@ -125,6 +135,9 @@ type reach struct {
 }
 
 func (t Trainable) reach(c Config, untied bool) reach {
+	if t.all() {
+		return reach{embedding: true}
+	}
 	if t.LoRA.On() {
 		r := reach{}
 		if !slices.ContainsFunc(t.LoRA.Tensors(c), func(s TensorSpec) bool { return strings.Contains(s.Name, ".attn.") }) {

@@ -90,5 +90,10 @@ adapters() {
 }
 adapters mini "$mini" 4 256 8
 adapters small "$small" 1 256 16
+for recompute in off on; do # moments in bf16
+	check test "$test" bf16 $recompute 8 128 --optimizer-state bf16
+	check mini "$mini" fp32 $recompute 4 256 --optimizer-state bf16
+	check small "$small" bf16 $recompute 1 512 --optimizer-state bf16
+done
 echo "$done configurations"
 exit $failed
