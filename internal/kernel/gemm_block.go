@@ -112,11 +112,11 @@ func (j *gemmJob) take(b *kBlock, k, span int) {
 	}
 }
 
-// pack packs a panel of a block of the sum, piece by piece.
+// pack packs the panels of rows of a block of the sum, piece by piece.
 func (j *gemmJob) pack(dst []float32, width int, o operand, r, rows int, b *kBlock) {
 	k, at := b.k, 0
 	for _, n := range b.piece[:b.pieces] {
-		j.cpu.isa.packPanel(dst[at:], width, o, r, rows, k, n, j.t)
+		j.cpu.isa.packPanels(dst[at:], width, width*b.slots, o, r, rows, k, n, j.t)
 		k += n
 		at += width * j.t.kSlots(n)
 	}
@@ -148,9 +148,7 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	for n := range j.blocks {
 		b := &j.block[n]
 		pa := w.packedA.get(roundUp(m, t.mr) * b.slots)
-		for r := 0; r < m; r += t.mr {
-			j.pack(pa[r*b.slots:], t.mr, j.a, r0+r, min(t.mr, m-r), b)
-		}
+		j.pack(pa, t.mr, j.a, r0, m, b)
 		for p := lo; p < hi; p += group {
 			to := min(p+group, hi)
 			for q := p; q < to; q++ {

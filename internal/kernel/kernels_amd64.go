@@ -35,6 +35,18 @@ func packCopyAVX2(k int, src *float32, stride int, dst *float32, width int, get 
 func packCopyBF16(pairs int, src *float32, stride int, dst *float32, width int, get int, put int)
 
 //go:noescape
+func packSplit8(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packSplit8BF16(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packSplit12(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packSplit12BF16(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
 func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
 
 //go:noescape

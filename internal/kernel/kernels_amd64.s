@@ -4682,6 +4682,256 @@ row:
 	VZEROUPPER
 	RET
 
+// func packSplit8(k int, src *float32, stride int, dst *float32, panel int)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·packSplit8(SB), NOSPLIT, $0-40
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  stride+16(FP), DX
+	MOVQ  panel+32(FP), BX
+	MOVQ  dst+24(FP), SI
+	LEAQ  (SI)(BX*1), DI
+	LEAQ  (DI)(BX*1), R8
+	LEAQ  (R8)(BX*1), R9
+	LEAQ  (R9)(BX*1), R10
+	LEAQ  (R10)(BX*1), BX
+	MOVQ  DX, R11
+	SHLQ  $0x04, R11
+	MOVQ  $0x0000000000000008, R12
+	MOVQ  $-1, R13
+	BZHIQ R12, R13, R13
+	KMOVW R13, K1
+
+row:
+	PREFETCHT1 (CX)(R11*1)
+	VMOVUPS    (CX), Z0
+	PREFETCHT1 64(CX)(R11*1)
+	VMOVUPS    64(CX), Z1
+	PREFETCHT1 128(CX)(R11*1)
+	VMOVUPS    128(CX), Z2
+	ADDQ       DX, CX
+	VMOVUPS    Z0, K1, (SI)
+	ADDQ       $0x20, SI
+	VALIGND    $0x08, Z0, Z1, Z7
+	VMOVUPS    Z7, K1, (DI)
+	ADDQ       $0x20, DI
+	VMOVUPS    Z1, K1, (R8)
+	ADDQ       $0x20, R8
+	VALIGND    $0x08, Z1, Z2, Z7
+	VMOVUPS    Z7, K1, (R9)
+	ADDQ       $0x20, R9
+	VMOVUPS    Z2, K1, (R10)
+	ADDQ       $0x20, R10
+	VALIGND    $0x08, Z2, Z2, Z7
+	VMOVUPS    Z7, K1, (BX)
+	ADDQ       $0x20, BX
+	DECQ       AX
+	JNZ        row
+	VZEROUPPER
+	RET
+
+// func packSplit8BF16(k int, src *float32, stride int, dst *float32, panel int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
+TEXT ·packSplit8BF16(SB), NOSPLIT, $0-40
+	MOVQ    k+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    stride+16(FP), DX
+	MOVQ    panel+32(FP), BX
+	MOVQ    dst+24(FP), SI
+	LEAQ    (SI)(BX*1), DI
+	LEAQ    (DI)(BX*1), R8
+	LEAQ    (R8)(BX*1), R9
+	LEAQ    (R9)(BX*1), R10
+	LEAQ    (R10)(BX*1), BX
+	MOVQ    DX, R11
+	SHLQ    $0x04, R11
+	VMOVUPS zip<>+0(SB), Z10
+	MOVQ    $0x0000000000000008, R12
+	MOVQ    $-1, R13
+	BZHIQ   R12, R13, R13
+	KMOVW   R13, K1
+
+row:
+	PREFETCHT1 (CX)(R11*1)
+	VMOVUPS    (CX), Z0
+	PREFETCHT1 64(CX)(R11*1)
+	VMOVUPS    64(CX), Z1
+	PREFETCHT1 128(CX)(R11*1)
+	VMOVUPS    128(CX), Z2
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)(R11*1)
+	VMOVUPS    (CX), Z3
+	PREFETCHT1 64(CX)(R11*1)
+	VMOVUPS    64(CX), Z4
+	PREFETCHT1 128(CX)(R11*1)
+	VMOVUPS    128(CX), Z5
+	ADDQ       DX, CX
+
+	// VCVTNE2PS2BF16 Z0, Z3, Z6
+	BYTE   $0x62
+	BYTE   $0xf2
+	BYTE   $0x67
+	BYTE   $0x48
+	BYTE   $0x72
+	BYTE   $0xf0
+	VPERMW Z6, Z10, Z0
+
+	// VCVTNE2PS2BF16 Z1, Z4, Z6
+	BYTE   $0x62
+	BYTE   $0xf2
+	BYTE   $0x5f
+	BYTE   $0x48
+	BYTE   $0x72
+	BYTE   $0xf1
+	VPERMW Z6, Z10, Z1
+
+	// VCVTNE2PS2BF16 Z2, Z5, Z6
+	BYTE    $0x62
+	BYTE    $0xf2
+	BYTE    $0x57
+	BYTE    $0x48
+	BYTE    $0x72
+	BYTE    $0xf2
+	VPERMW  Z6, Z10, Z2
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    $0x20, SI
+	VALIGND $0x08, Z0, Z1, Z7
+	VMOVUPS Z7, K1, (DI)
+	ADDQ    $0x20, DI
+	VMOVUPS Z1, K1, (R8)
+	ADDQ    $0x20, R8
+	VALIGND $0x08, Z1, Z2, Z7
+	VMOVUPS Z7, K1, (R9)
+	ADDQ    $0x20, R9
+	VMOVUPS Z2, K1, (R10)
+	ADDQ    $0x20, R10
+	VALIGND $0x08, Z2, Z2, Z7
+	VMOVUPS Z7, K1, (BX)
+	ADDQ    $0x20, BX
+	DECQ    AX
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func packSplit12(k int, src *float32, stride int, dst *float32, panel int)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·packSplit12(SB), NOSPLIT, $0-40
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  stride+16(FP), DX
+	MOVQ  panel+32(FP), BX
+	MOVQ  dst+24(FP), SI
+	LEAQ  (SI)(BX*1), DI
+	LEAQ  (DI)(BX*1), R8
+	LEAQ  (R8)(BX*1), BX
+	MOVQ  DX, R9
+	SHLQ  $0x04, R9
+	MOVQ  $0x000000000000000c, R10
+	MOVQ  $-1, R11
+	BZHIQ R10, R11, R11
+	KMOVW R11, K1
+
+row:
+	PREFETCHT1 (CX)(R9*1)
+	VMOVUPS    (CX), Z0
+	PREFETCHT1 64(CX)(R9*1)
+	VMOVUPS    64(CX), Z1
+	PREFETCHT1 128(CX)(R9*1)
+	VMOVUPS    128(CX), Z2
+	ADDQ       DX, CX
+	VMOVUPS    Z0, K1, (SI)
+	ADDQ       $0x30, SI
+	VALIGND    $0x0c, Z0, Z1, Z7
+	VMOVUPS    Z7, K1, (DI)
+	ADDQ       $0x30, DI
+	VALIGND    $0x08, Z1, Z2, Z7
+	VMOVUPS    Z7, K1, (R8)
+	ADDQ       $0x30, R8
+	VALIGND    $0x04, Z2, Z2, Z7
+	VMOVUPS    Z7, K1, (BX)
+	ADDQ       $0x30, BX
+	DECQ       AX
+	JNZ        row
+	VZEROUPPER
+	RET
+
+// func packSplit12BF16(k int, src *float32, stride int, dst *float32, panel int)
+// Requires: AVX, AVX512BW, AVX512F, BMI2, MMX+
+TEXT ·packSplit12BF16(SB), NOSPLIT, $0-40
+	MOVQ    k+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    stride+16(FP), DX
+	MOVQ    panel+32(FP), BX
+	MOVQ    dst+24(FP), SI
+	LEAQ    (SI)(BX*1), DI
+	LEAQ    (DI)(BX*1), R8
+	LEAQ    (R8)(BX*1), BX
+	MOVQ    DX, R9
+	SHLQ    $0x04, R9
+	VMOVUPS zip<>+0(SB), Z10
+	MOVQ    $0x000000000000000c, R10
+	MOVQ    $-1, R11
+	BZHIQ   R10, R11, R11
+	KMOVW   R11, K1
+
+row:
+	PREFETCHT1 (CX)(R9*1)
+	VMOVUPS    (CX), Z0
+	PREFETCHT1 64(CX)(R9*1)
+	VMOVUPS    64(CX), Z1
+	PREFETCHT1 128(CX)(R9*1)
+	VMOVUPS    128(CX), Z2
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)(R9*1)
+	VMOVUPS    (CX), Z3
+	PREFETCHT1 64(CX)(R9*1)
+	VMOVUPS    64(CX), Z4
+	PREFETCHT1 128(CX)(R9*1)
+	VMOVUPS    128(CX), Z5
+	ADDQ       DX, CX
+
+	// VCVTNE2PS2BF16 Z0, Z3, Z6
+	BYTE   $0x62
+	BYTE   $0xf2
+	BYTE   $0x67
+	BYTE   $0x48
+	BYTE   $0x72
+	BYTE   $0xf0
+	VPERMW Z6, Z10, Z0
+
+	// VCVTNE2PS2BF16 Z1, Z4, Z6
+	BYTE   $0x62
+	BYTE   $0xf2
+	BYTE   $0x5f
+	BYTE   $0x48
+	BYTE   $0x72
+	BYTE   $0xf1
+	VPERMW Z6, Z10, Z1
+
+	// VCVTNE2PS2BF16 Z2, Z5, Z6
+	BYTE    $0x62
+	BYTE    $0xf2
+	BYTE    $0x57
+	BYTE    $0x48
+	BYTE    $0x72
+	BYTE    $0xf2
+	VPERMW  Z6, Z10, Z2
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    $0x30, SI
+	VALIGND $0x0c, Z0, Z1, Z7
+	VMOVUPS Z7, K1, (DI)
+	ADDQ    $0x30, DI
+	VALIGND $0x08, Z1, Z2, Z7
+	VMOVUPS Z7, K1, (R8)
+	ADDQ    $0x30, R8
+	VALIGND $0x04, Z2, Z2, Z7
+	VMOVUPS Z7, K1, (BX)
+	ADDQ    $0x30, BX
+	DECQ    AX
+	JNZ     row
+	VZEROUPPER
+	RET
+
 // func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·packTurn(SB), NOSPLIT, $0-48

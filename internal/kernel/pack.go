@@ -14,16 +14,22 @@ type operand struct {
 
 // packers copy a panel's columns (copyRows: X is [k][r]) or transpose its rows
 // (turn: X is [r][k]) where the instruction set has something faster than Go.
-// Both return how much of the sum they did (k values from the start).
+// Both return how much of the sum they did (k values from the start). split does
+// what copyRows does for splitFloats columns, which are several panels.
 type packers struct {
 	copyRows func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
 	turn     func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
+	split    func(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) int
 }
+
+const splitFloats = 48
 
 func goPackers() packers {
 	none := func([]float32, int, operand, int, int, int, int, *tile) int { return 0 }
-	return packers{none, none}
+	return packers{none, none, noSplit}
 }
+
+func noSplit([]float32, int, int, operand, int, int, int, int, *tile) int { return 0 }
 
 // kSlots is how many slots of a panel kc values of the sum take.
 func (t *tile) kSlots(kc int) int {
@@ -33,16 +39,45 @@ func (t *tile) kSlots(kc int) int {
 	return kc
 }
 
+// packPanels packs rows [r, r+rows) and sum [k, k+kc) of o into panels of the
+// given width, panel floats apart.
+func (s *isa) packPanels(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) {
+	for rows > 0 {
+		n, done := min(width, rows), 0
+		if o.kStride {
+			done = s.pack.split(dst, width, panel, o, r, rows, k, kc, t)
+		}
+		if done == 0 {
+			s.packPanel(dst, width, o, r, n, k, kc, t)
+		} else {
+			n = splitFloats
+			for p := range splitFloats / width {
+				s.endPanel(dst[p*panel:], width, o, r+p*width, width, k, kc, t, done)
+			}
+		}
+		if rows -= n; rows > 0 {
+			r, dst = r+n, dst[(n+width-1)/width*panel:]
+		}
+	}
+}
+
 // packPanel packs rows [r, r+rows) and sum [k, k+kc) of o into a panel of the
 // given width: slot s of the sum holds width values side by side. Those past rows
 // are arbitrary: they only reach rows or columns of a tile that are not there.
 func (s *isa) packPanel(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) {
-	dst = dst[:t.kSlots(kc)*width]
 	fast := s.pack.turn
 	if o.kStride {
 		fast = s.pack.copyRows
 	}
-	if done := fast(dst, width, o, r, rows, k, kc, t); done < kc {
+	dst = dst[:t.kSlots(kc)*width]
+	s.endPanel(dst, width, o, r, rows, k, kc, t, fast(dst, width, o, r, rows, k, kc, t))
+}
+
+// endPanel packs what is left of a panel whose sum is done up to a value, and
+// rounds it where the tile wants that.
+func (s *isa) endPanel(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, done int) {
+	dst = dst[:t.kSlots(kc)*width]
+	if done < kc {
 		packRest(dst, width, o, r, rows, k, kc, t, done)
 	}
 	if t.round {

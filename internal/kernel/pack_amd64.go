@@ -23,6 +23,34 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 	}
 }
 
+// split48 packs 48 columns of an operand stored [k][r] into panels of 8 or 12,
+// panel floats apart, and returns how much of the sum it did: nothing where
+// there are fewer columns or the width is another.
+func split48(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) int {
+	n, step := kc, 1
+	if t.pairs {
+		n, step = kc/2, 2
+	}
+	if rows < splitFloats || n == 0 {
+		return 0
+	}
+	_ = dst[(splitFloats/width-1)*panel+n*width-1]
+	src := ptr(o.x, k*o.ld+r)
+	switch {
+	case width == 12 && t.pairs:
+		packSplit12BF16(n, src, o.ld*4, &dst[0], panel*4)
+	case width == 12:
+		packSplit12(n, src, o.ld*4, &dst[0], panel*4)
+	case width == 8 && t.pairs:
+		packSplit8BF16(n, src, o.ld*4, &dst[0], panel*4)
+	case width == 8:
+		packSplit8(n, src, o.ld*4, &dst[0], panel*4)
+	default:
+		return 0
+	}
+	return n * step
+}
+
 // turn16 packs an operand stored [r][k] by transposing blocks of 16 rows by 16
 // values (32 to be rounded to bf16).
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {

@@ -9,6 +9,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
 )
@@ -42,6 +43,10 @@ func main() {
 	packCopy(avx512)
 	packCopy(avx2)
 	packCopyBF16()
+	for _, width := range []int{8, 12} {
+		packSplit(fmt.Sprintf("packSplit%d", width), width, false)
+		packSplit(fmt.Sprintf("packSplit%dBF16", width), width, true)
+	}
 	packTurn("packTurn", false)
 	packTurn("packTurnBF16", true)
 

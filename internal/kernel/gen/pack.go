@@ -69,6 +69,68 @@ func packCopyBF16() {
 	end()
 }
 
+// splitFloats are the columns that packSplit takes at once: three cache lines,
+// and whole panels of every tile.
+const splitFloats = 48
+
+// packSplit copies 48 columns of k rows (pairs of rows, joined to pairs of bf16)
+// into panels of the given width, panel bytes apart. Narrow panels packed one by
+// one would read each cache line several times.
+func packSplit(name string, width int, bf16 bool) {
+	TEXT(name, NOSPLIT, "func(k int, src *float32, stride int, dst *float32, panel int)")
+	Pragma("noescape")
+	k, s, stride := Load(Param("k"), GP64()), Load(Param("src"), GP64()), Load(Param("stride"), GP64())
+	panel := Load(Param("panel"), GP64())
+	to := make([]Register, splitFloats/width)
+	for i := range to {
+		to[i] = GP64()
+		if i == 0 {
+			Load(Param("dst"), to[0])
+			continue
+		}
+		LEAQ(Mem{Base: to[i-1], Index: panel, Scale: 1}, to[i])
+	}
+	ahead := GP64()
+	MOVQ(stride, ahead)
+	SHLQ(U8(4), ahead)
+	row := func(first int) {
+		for i := range splitFloats / 16 {
+			PREFETCHT1(Mem{Base: s, Index: ahead, Scale: 1, Disp: 64 * i})
+			VMOVUPS(Mem{Base: s, Disp: 64 * i}, zmm[first+i])
+		}
+		ADDQ(stride, s)
+	}
+	if bf16 {
+		VMOVUPS(zip, Z10)
+	}
+	n := GP64()
+	MOVQ(U64(uint64(width)), n)
+	avx512.mask(n)
+	Label("row")
+	row(0)
+	if bf16 {
+		row(3)
+		for i := range 3 {
+			cvtBF16(6, 3+i, i)
+			VPERMW(Z6, Z10, zmm[i])
+		}
+	}
+	for i, d := range to {
+		reg, lane := i*width/16, i*width%16
+		switch {
+		case lane == 0:
+			VMOVUPS(zmm[reg], K1, at(d))
+		default: // the lanes from there on, and the next register's first
+			VALIGND(U8(lane), zmm[reg], zmm[min(reg+1, 2)], Z7)
+			VMOVUPS(Z7, K1, at(d))
+		}
+		ADDQ(Imm(uint64(4*width)), d)
+	}
+	DECQ(k)
+	JNZ(LabelRef("row"))
+	end()
+}
+
 // packTurn transposes blocks of 16 rows by 16 values (32 for bf16, which become
 // 16 pairs): row i begins offsets[i] bytes after src.
 func packTurn(name string, bf16 bool) {
