@@ -39,7 +39,6 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	if err := json.Unmarshal(st.Settings, &was); err != nil {
 		return fault.Corrupt("%s: the settings in its state cannot be read (%w); give --resume never to start afresh", st.Dir, err)
 	}
-	var err error
 	if t.o.WarmupSteps < 0 { // the default follows from the length of the run, which may have grown
 		t.sched.warmup = was.Settings.Warmup
 	}
@@ -47,9 +46,8 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	if t.o.Shards == 0 {
 		t.sched.shards = min(was.Settings.Shards, t.sched.step)
 	}
-	if t.o.LoRA.On() { // whose base is not in the state
-		err = t.initFrom(t.o.InitFrom)
-		if err != nil {
+	if t.o.LoRA.On() { // the base of adapters is not in the state
+		if err := t.initFrom(t.o.InitFrom); err != nil {
 			return err
 		}
 	}
@@ -59,10 +57,9 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	}
 	t.at = was.Place
 	if !t.o.LoRA.On() {
-		err = t.takeMemory(st.Untied)
-	}
-	if err != nil {
-		return err
+		if err := t.takeMemory(st.Untied); err != nil {
+			return err
+		}
 	}
 	if t.opt, err = t.newOptimizer(); err != nil {
 		return err
