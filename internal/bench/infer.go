@@ -77,11 +77,11 @@ func Infer(ctx context.Context, o InferOptions) (*InferResult, error) {
 	}
 	b := &inferBench{ctx: ctx, r: reader, ids: randomIDs(c.VocabSize, c.NCtx, o.Seed), vocab: c.VocabSize}
 	r.PrefillLen = min(prefillTokens, max(1, c.NCtx/2))
-	r.Prefill = float64(r.PrefillLen) / b.median(func() time.Duration { return b.prefill(r.PrefillLen) })
-	r.Decode = b.decode(min(8, c.NCtx/2), decodeTokens, 1, c.NCtx)
 	r.LongLen = min(longTokens, max(1, c.NCtx-longSteps))
-	r.DecodeLong = b.decode(r.LongLen, longSteps, 1, c.NCtx)
-	r.Batch5 = b.decode(promptTokens, sampleTokens, samples, c.NCtx)
+	r.Prefill = b.speeds(timed{r.PrefillLen, func() time.Duration { return b.prefill(r.PrefillLen) }})[0]
+	decode := b.speeds(b.decode(min(8, c.NCtx/2), decodeTokens, 1, c.NCtx), b.decode(r.LongLen, longSteps, 1, c.NCtx))
+	r.Decode, r.DecodeLong = decode[0], decode[1]
+	r.Batch5 = b.speeds(b.decode(promptTokens, sampleTokens, samples, c.NCtx))[0]
 	reader.Close()
 	debug.FreeOSMemory() // its cache, before the engine makes another
 	if b.err != nil {
@@ -132,18 +132,32 @@ type inferBench struct {
 	err   error
 }
 
-// median is that of some runs, in seconds, after one to warm up.
-func (b *inferBench) median(run func() time.Duration) float64 {
-	var times []time.Duration
-	for i := range repeats + 1 {
-		if b.err = b.ctx.Err(); b.err != nil {
-			return 1
-		}
-		if d := run(); i > 0 {
-			times = append(times, d)
+// timed is a run that reads or writes so many tokens in the time it returns.
+type timed struct {
+	tokens int
+	run    func() time.Duration
+}
+
+// speeds are the tokens a second of some runs: of the median of several rounds
+// after one to warm up. Runs that are compared take turns, for the machine's
+// speed drifts.
+func (b *inferBench) speeds(runs ...timed) []float64 {
+	times := make([][]time.Duration, len(runs))
+	for round := range repeats + 1 {
+		for i, t := range runs {
+			if b.err = b.ctx.Err(); b.err != nil {
+				return make([]float64, len(runs))
+			}
+			if d := t.run(); round > 0 {
+				times[i] = append(times[i], d)
+			}
 		}
 	}
-	return median(times).Seconds()
+	speeds := make([]float64, len(runs))
+	for i, t := range runs {
+		speeds[i] = float64(t.tokens) / median(times[i]).Seconds()
+	}
+	return speeds
 }
 
 func (b *inferBench) prefill(n int) time.Duration {
@@ -154,11 +168,12 @@ func (b *inferBench) prefill(n int) time.Duration {
 	return time.Since(begun)
 }
 
-// decode is the tokens a second of some texts that begin with the same n tokens.
-func (b *inferBench) decode(n, steps, texts, nCtx int) float64 {
+// decode writes some texts that begin with the same n tokens; reading these is
+// not timed.
+func (b *inferBench) decode(n, steps, texts, nCtx int) timed {
 	n = max(1, min(n, nCtx-1))
 	steps = min(steps, nCtx-n)
-	seconds := b.median(func() time.Duration {
+	return timed{steps * texts, func() time.Duration {
 		var first generate.Text
 		b.r.Read(generate.Part{Text: &first, IDs: b.ids[:n]})
 		parts := make([]generate.Part, texts)
@@ -179,8 +194,7 @@ func (b *inferBench) decode(n, steps, texts, nCtx int) float64 {
 			b.r.Drop(p.Text)
 		}
 		return d
-	})
-	return float64(steps*texts) / seconds
+	}}
 }
 
 func randomIDs(vocab, n int, seed uint64) []int32 {
