@@ -31,7 +31,7 @@ func split48(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *
 	if t.pairs {
 		n, step = kc/2, 2
 	}
-	if rows < splitFloats || n == 0 {
+	if width != 8 && width != 12 || rows < splitFloats || n == 0 {
 		return 0
 	}
 	_ = dst[(splitFloats/width-1)*panel+n*width-1]
@@ -41,12 +41,10 @@ func split48(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *
 		packSplit12BF16(n, src, o.ld*4, &dst[0], panel*4)
 	case width == 12:
 		packSplit12(n, src, o.ld*4, &dst[0], panel*4)
-	case width == 8 && t.pairs:
+	case t.pairs:
 		packSplit8BF16(n, src, o.ld*4, &dst[0], panel*4)
-	case width == 8:
-		packSplit8(n, src, o.ld*4, &dst[0], panel*4)
 	default:
-		return 0
+		packSplit8(n, src, o.ld*4, &dst[0], panel*4)
 	}
 	return n * step
 }
