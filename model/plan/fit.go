@@ -171,6 +171,9 @@ func Nearest(c model.Config, want Settings, how Recomputing, limit int64) (all [
 		// The first of most, most-1, … that fits.
 		at := sort.Search(way.most, func(i int) bool {
 			d, _ := way.build(way.most - i)
+			if 4*Params(d, want.Untied) > limit { // the weights alone: no need to list their buffers
+				return false
+			}
 			_, ok, err := Fit(d, want, how, limit)
 			return err == nil && ok
 		})
