@@ -46,10 +46,3 @@ func TestWarnSpace(t *testing.T) {
 		t.Errorf("%q", told)
 	}
 }
-
-type noticed struct {
-	Silent
-	notices *[]string
-}
-
-func (n noticed) Notice(line string) { *n.notices = append(*n.notices, line) }
