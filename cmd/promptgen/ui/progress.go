@@ -42,6 +42,9 @@ func (c *Console) Bar(label, unit string, total int64) *Bar {
 		progressbar.OptionSetItsString(unit),
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionClearOnFinish(),
+		// Drawn by Set alone: a goroutine that turns the spinner would write beside
+		// the log's lines, and go on after Done.
+		progressbar.OptionSetSpinnerChangeInterval(0),
 	)
 	c.err.mu.Lock()
 	c.err.wipe = func() { _ = b.bar.Clear() }
