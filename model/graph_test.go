@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -118,6 +119,34 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 	}
 }
 
+// ways are ways to take one and the same step.
+var ways = []way{
+	{8, 1, 0, 0, false}, {1, 1, 0, 0, false}, {8, 3, 0, 0, false}, {3, 2, 0, 0, true},
+	{5, 4, model.RecomputeSublayers, 0, false}, {1, 2, model.RecomputeSublayers, 1, true},
+	{8, 2, model.RecomputeLayers, 0, false}, {3, 1, model.RecomputeLayers, 1, true},
+}
+
+type way struct {
+	micro, threads int
+	recompute      model.Recompute
+	last           int
+	store          bool
+}
+
+func (w way) options(seqs, seqLen int, bf16 bool) model.GraphOptions {
+	return model.GraphOptions{Batch: w.micro, Sequences: seqs, SeqLen: seqLen, BF16: bf16,
+		Recompute: w.recompute, RecomputeLast: w.last, StoreBF16: w.store}
+}
+
+func sameBits(t *testing.T, at string, got, want []model.Tensor) {
+	t.Helper()
+	for i, tensor := range got {
+		if d := testkit.MaxDiff(tensor.Data, want[i].Data); d != 0 {
+			t.Errorf("%s: %s differs by %g", at, tensor.Name, d)
+		}
+	}
+}
+
 // Gradients do not depend, to the bit, on how the effective batch is cut, on
 // the number of threads, on recomputing, or on what is kept in bf16; dropout
 // included.
@@ -131,18 +160,8 @@ func TestStepIndependentOfMicroBatchThreadsAndRecompute(t *testing.T) {
 			p := randomParams(c, untied, 4)
 			var first []model.Tensor
 			var firstLoss float64
-			for _, v := range []struct {
-				micro, threads int
-				recompute      model.Recompute
-				last           int
-				store          bool
-			}{
-				{8, 1, 0, 0, false}, {1, 1, 0, 0, false}, {8, 3, 0, 0, false}, {3, 2, 0, 0, true},
-				{5, 4, model.RecomputeSublayers, 0, false}, {1, 2, model.RecomputeSublayers, 1, true},
-				{8, 2, model.RecomputeLayers, 0, false}, {3, 1, model.RecomputeLayers, 1, true},
-			} {
-				g := newGraph(t, newCPU(t, v.threads), p, model.GraphOptions{
-					Batch: v.micro, Sequences: seqs, SeqLen: seqLen, BF16: bf16, Recompute: v.recompute, RecomputeLast: v.last, StoreBF16: v.store})
+			for _, v := range ways {
+				g := newGraph(t, newCPU(t, v.threads), p, v.options(seqs, seqLen, bf16))
 				loss := gradients(t, g, ids, seqLen, v.micro, key)
 				loss2 := gradients(t, g, ids, seqLen, v.micro, key) // nothing is left over from before
 				if loss != loss2 {
@@ -156,11 +175,7 @@ func TestStepIndependentOfMicroBatchThreadsAndRecompute(t *testing.T) {
 				if loss != firstLoss {
 					t.Errorf("%+v: loss %v, want %v", v, loss, firstLoss)
 				}
-				for i, tensor := range got {
-					if d := testkit.MaxDiff(tensor.Data, first[i].Data); d != 0 {
-						t.Errorf("bf16 %v %+v: %s differs by %g", bf16, v, tensor.Name, d)
-					}
-				}
+				sameBits(t, fmt.Sprintf("bf16 %v %+v", bf16, v), got, first)
 			}
 		}
 	}

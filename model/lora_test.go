@@ -89,19 +89,11 @@ func TestAdapterGradientsIndependentOfMicroBatchThreadsAndRecompute(t *testing.T
 				p := adapted(c, untied, l, 4)
 				var first []model.Tensor
 				var firstLoss float64
-				for _, v := range []struct {
-					micro, threads int
-					recompute      model.Recompute
-					last           int
-					store          bool
-				}{
-					{8, 1, 0, 0, false}, {1, 1, 0, 0, false}, {8, 3, 0, 0, false}, {3, 2, 0, 0, true},
-					{5, 4, model.RecomputeSublayers, 0, false}, {1, 2, model.RecomputeSublayers, 1, true},
-					{8, 2, model.RecomputeLayers, 0, false}, {3, 1, model.RecomputeLayers, 1, true},
-				} {
+				for _, v := range ways {
 					at := fmt.Sprintf("untied %v bf16 %v %v %+v", untied, bf16, targets, v)
-					g := newGraph(t, newCPU(t, v.threads), p, model.GraphOptions{
-						Batch: v.micro, Sequences: seqs, SeqLen: seqLen, BF16: bf16, Recompute: v.recompute, RecomputeLast: v.last, StoreBF16: v.store, Trainable: trainOnly(l)})
+					o := v.options(seqs, seqLen, bf16)
+					o.Trainable = trainOnly(l)
+					g := newGraph(t, newCPU(t, v.threads), p, o)
 					loss := gradients(t, g, ids, seqLen, v.micro, key)
 					got := g.Grads().Adapters()
 					if first == nil {
@@ -111,11 +103,7 @@ func TestAdapterGradientsIndependentOfMicroBatchThreadsAndRecompute(t *testing.T
 					if loss != firstLoss {
 						t.Errorf("%s: loss %v, want %v", at, loss, firstLoss)
 					}
-					for i, tensor := range got {
-						if d := testkit.MaxDiff(tensor.Data, first[i].Data); d != 0 {
-							t.Errorf("%s: %s differs by %g", at, tensor.Name, d)
-						}
-					}
+					sameBits(t, at, got, first)
 				}
 			}
 		}

@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -35,26 +34,6 @@ func savedAdapters(t testing.TB, targets ...string) (m *Model, base, dir string)
 		t.Fatal(err)
 	}
 	return m, base, dir
-}
-
-// edit changes a JSON file.
-func edit(t testing.TB, path string, change func(map[string]any)) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]any{}
-	if err := json.Unmarshal(b, &all); err != nil {
-		t.Fatal(err)
-	}
-	change(all)
-	if b, err = json.Marshal(all); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, b, 0o666); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // What is read is W + alpha/r·(B·A)ᵀ in the targets and the base elsewhere, also
@@ -102,7 +81,7 @@ func TestAdaptersAreAddedToTheirBase(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.Remove(filepath.Join(theirs, metaName))
-	edit(t, filepath.Join(theirs, adapterConfigName), func(a map[string]any) {
+	editJSON(t, filepath.Join(theirs, adapterConfigName), func(a map[string]any) {
 		a["base_model_name_or_path"], a["target_modules"], a["use_rslora"] = "../base", ".*(c_attn|mlp.c_proj)", true
 	})
 	f, err := os.Create(filepath.Join(theirs, adapterName))
@@ -166,7 +145,7 @@ func TestAdaptersRefused(t *testing.T) {
 		"type":     {func(a map[string]any) { a["r"] = "three" }, fault.CodeCorrupt, "broken JSON"},
 	} {
 		_, _, dir := savedAdapters(t, "c_fc")
-		edit(t, filepath.Join(dir, adapterConfigName), c.change)
+		editJSON(t, filepath.Join(dir, adapterConfigName), c.change)
 		_, err := Load(dir, LoadOptions{})
 		t.Run(name, func(t *testing.T) { wantCode(t, err, c.code, c.part) })
 	}
