@@ -33,7 +33,7 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 	}
 	c, untied := src.Config()
 	e, in := c.NEmbd, c.Inner()
-	if block := 32; (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
+	if block := decode.BlockLen; (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
 		return nil, fault.Usage("%v stores weights in blocks of %d, and the model's n_embd (%d) and n_inner (%d) are no multiples of it: use bf16", d, block, e, in)
 	}
 	size := decode.PackedBytes

@@ -41,7 +41,7 @@ func (c Cache) unit() int {
 	case kernel.FP32:
 		return 1
 	case kernel.Q8_0:
-		return blockLen
+		return BlockLen
 	}
 	return 2
 }
@@ -112,7 +112,7 @@ func (c Cache) storeQ8(keys, scales, values []uint32, i int, k []byte, v []float
 	for ; len(k) > 0; k, keys = k[blockBytes:], keys[q8Bytes/4:] {
 		scale := toHalf(math.Float32frombits(le.Uint32(k[blockScale:])))
 		le.PutUint16(bytesOf(keys)[2*i:], scale)
-		for g := range blockLen / 4 {
+		for g := range BlockLen / 4 {
 			keys[scaleWords+g*panelCols+i] = le.Uint32(k[4*g:]) ^ 0x80808080
 		}
 	}

@@ -5,8 +5,8 @@ import "promptgen/internal/kernel"
 // panelCols is the number of columns of a panel.
 const panelCols = 32
 
-// blockLen is the number of values of a quantized block.
-const blockLen = 32
+// BlockLen is the number of values of a quantized block.
+const BlockLen = 32
 
 // tile adds the product of some rows, lda bytes apart, and one panel over k
 // steps to C [rows, 32], whose rows are ldc bytes apart; if acc is 0, C is
@@ -39,12 +39,12 @@ type format struct {
 
 // Steps of quantized formats.
 const (
-	blockBytes  = blockLen + 8
-	blockScale  = blockLen
-	blockOffset = blockLen + 4
+	blockBytes  = BlockLen + 8
+	blockScale  = BlockLen
+	blockOffset = BlockLen + 4
 	scaleBytes  = 2 * panelCols // of a block of a panel
-	q8Bytes     = scaleBytes + panelCols*blockLen
-	q4Bytes     = scaleBytes + panelCols*blockLen/2
+	q8Bytes     = scaleBytes + panelCols*BlockLen
+	q4Bytes     = scaleBytes + panelCols*BlockLen/2
 )
 
 // What is added to weights to make them unsigned.
@@ -83,8 +83,8 @@ func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 	return &kernels{
 		f32:  format{unit: 1, aStep: 4, bStep: 4 * panelCols, long: 256, tiles: f32, pack: packF32Go},
 		bf16: format{unit: 2, aStep: 4, bStep: 4 * panelCols, long: 256, tiles: bf16, pack: packBF16Go},
-		q8:   format{unit: blockLen, aStep: blockBytes, bStep: q8Bytes, long: 24, tiles: q8, pack: packQ8Go},
-		q4:   format{unit: blockLen, aStep: blockBytes, bStep: q4Bytes, long: 48, tiles: q4, pack: packQ4Go},
+		q8:   format{unit: BlockLen, aStep: blockBytes, bStep: q8Bytes, long: 24, tiles: q8, pack: packQ8Go},
+		q4:   format{unit: BlockLen, aStep: blockBytes, bStep: q4Bytes, long: 48, tiles: q4, pack: packQ4Go},
 
 		quantize:       quantizeGo,
 		quantizeScaled: quantizeScaledGo,

@@ -49,8 +49,8 @@ func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix
 	if d == kernel.FP16 {
 		return nil, fmt.Errorf("weights cannot be multiplied as %v", d)
 	}
-	if m.f.unit == blockLen && k%blockLen != 0 {
-		return nil, fmt.Errorf("rows of %d weights cannot be cut into the blocks of %d that %v has", k, blockLen, d)
+	if m.f.unit == BlockLen && k%BlockLen != 0 {
+		return nil, fmt.Errorf("rows of %d weights cannot be cut into the blocks of %d that %v has", k, BlockLen, d)
 	}
 	m.steps = m.f.steps(k)
 	m.data = mem.Take(PackedBytes(d, k, n))
@@ -102,7 +102,7 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 			}
 		}
 	}
-	if m.f.unit == blockLen {
+	if m.f.unit == BlockLen {
 		return fmt.Errorf("columns %d to %d hold values that are too large for %v", lo, hi-1, m.DType)
 	}
 	return nil
@@ -133,15 +133,15 @@ func (u *Unit) panel(m *Matrix, p int) []byte {
 // into a panel.
 func (m *Matrix) fill(panel, blocks []byte, first, n int) error {
 	const inf = 0x7c00
-	flip, size := uint32(0x80808080), 2+blockLen
+	flip, size := uint32(0x80808080), 2+BlockLen
 	if m.DType == kernel.Q4_0 {
-		flip, size = 0, 2+blockLen/2
+		flip, size = 0, 2+BlockLen/2
 	}
 	for j := range n {
 		for s := range m.steps {
 			from := blocks[(j*m.steps+s)*size:][:size]
 			if le.Uint16(from)&inf == inf {
-				return fmt.Errorf("the scale of value %d of column %d is not finite", s*blockLen, first+j)
+				return fmt.Errorf("the scale of value %d of column %d is not finite", s*BlockLen, first+j)
 			}
 			to := panel[s*m.f.bStep:][:m.f.bStep]
 			copy(to[2*j:][:2], from)
@@ -169,13 +169,13 @@ func (m *Matrix) Column(dst []float32, j int) {
 		}
 	case kernel.Q8_0:
 		for k := range dst {
-			b := panel[k/blockLen*q8Bytes:]
-			q := int(b[scaleBytes+(k%blockLen/4*panelCols+c)*4+k%4]) - q8Zero
+			b := panel[k/BlockLen*q8Bytes:]
+			q := int(b[scaleBytes+(k%BlockLen/4*panelCols+c)*4+k%4]) - q8Zero
 			dst[k] = half(le.Uint16(b[2*c:])) * float32(q)
 		}
 	case kernel.Q4_0:
 		for k := range dst {
-			b, i := panel[k/blockLen*q4Bytes:], k%blockLen
+			b, i := panel[k/BlockLen*q4Bytes:], k%BlockLen
 			q := b[scaleBytes+(i%16/4*panelCols+c)*4+i%4] >> (i / 16 * 4) & 15
 			dst[k] = half(le.Uint16(b[2*c:])) * float32(int(q)-q4Zero)
 		}

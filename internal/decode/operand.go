@@ -38,10 +38,10 @@ func (u *Unit) Set(op *Operand, r int, x []float32) {
 		copy(unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(to))), len(x)), x)
 		return
 	}
-	whole := len(x) / blockLen * blockLen
+	whole := len(x) / BlockLen * BlockLen
 	u.convert(op, to, x[:whole])
 	if rest := x[whole:]; len(rest) > 0 {
-		var pad [blockLen]float32
+		var pad [BlockLen]float32
 		var end [lineBytes]byte
 		copy(pad[:], rest)
 		u.convert(op, end[:], pad[:])
@@ -56,7 +56,7 @@ func (u *Unit) convert(op *Operand, to []byte, x []float32) {
 	case op.f == &u.k.bf16:
 		u.k.round(len(x), &x[0], &to[0])
 	default:
-		u.k.quantize(len(x)/blockLen, &x[0], &to[0], op.zero)
+		u.k.quantize(len(x)/BlockLen, &x[0], &to[0], op.zero)
 	}
 }
 

@@ -43,14 +43,14 @@ func packBF16Go(steps int, x *float32, ld int, to *byte) uint32 {
 }
 
 func packQ8Go(steps int, x *float32, ld int, to *byte) uint32 {
-	return panelRows(steps, blockLen, x, ld, to, q8Bytes, func(to []byte, row func(int) []float32) {
+	return panelRows(steps, BlockLen, x, ld, to, q8Bytes, func(to []byte, row func(int) []float32) {
 		for j := range panelCols {
 			var largest float32
-			for i := range blockLen {
+			for i := range BlockLen {
 				largest = max(largest, float32(math.Abs(float64(row(i)[j]))))
 			}
 			inv := putScale(to, j, largest/127)
-			for i := range blockLen {
+			for i := range BlockLen {
 				q := int32(math.Round(float64(row(i)[j] * inv)))
 				to[scaleBytes+(i/4*panelCols+j)*4+i%4] = byte(q + q8Zero)
 			}
@@ -59,18 +59,18 @@ func packQ8Go(steps int, x *float32, ld int, to *byte) uint32 {
 }
 
 func packQ4Go(steps int, x *float32, ld int, to *byte) uint32 {
-	return panelRows(steps, blockLen, x, ld, to, q4Bytes, func(to []byte, row func(int) []float32) {
+	return panelRows(steps, BlockLen, x, ld, to, q4Bytes, func(to []byte, row func(int) []float32) {
 		for j := range panelCols {
 			var far float32
-			for i := range blockLen {
+			for i := range BlockLen {
 				if v := row(i)[j]; math.Abs(float64(v)) > math.Abs(float64(far)) {
 					far = v
 				}
 			}
 			inv := putScale(to, j, far/-8)
 			nibble := func(i int) byte { return byte(max(0, min(15, int32(float32(row(i)[j]*inv)+8.5)))) }
-			for i := range blockLen / 2 {
-				to[scaleBytes+(i/4*panelCols+j)*4+i%4] = nibble(i) | nibble(i+blockLen/2)<<4
+			for i := range BlockLen / 2 {
+				to[scaleBytes+(i/4*panelCols+j)*4+i%4] = nibble(i) | nibble(i+BlockLen/2)<<4
 			}
 		}
 	})

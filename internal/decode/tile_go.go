@@ -75,7 +75,7 @@ func quantTile(k int, a, b *byte, bStep int, c *float32, acc int, weight func(y 
 		offset := int32(le.Uint32(x[blockOffset:]))
 		for j := range sums {
 			dot := offset
-			for i := range blockLen {
+			for i := range BlockLen {
 				dot += int32(int8(x[i])) * weight(y, j, i)
 			}
 			sums[j] += float32(dot) * (scale * half(le.Uint16(y[2*j:])))
@@ -116,16 +116,16 @@ func toHalf(f float32) uint16 {
 // magnitude's 127th part, and -zero times the sum of the multiples. NaN and
 // infinity make the scale so, and with it every product.
 func quantizeGo(blocks int, px *float32, pto *byte, zero int) {
-	x, to := unsafe.Slice(px, blocks*blockLen), unsafe.Slice(pto, blocks*blockBytes)
-	for ; len(x) > 0; x, to = x[blockLen:], to[blockBytes:] {
+	x, to := unsafe.Slice(px, blocks*BlockLen), unsafe.Slice(pto, blocks*blockBytes)
+	for ; len(x) > 0; x, to = x[BlockLen:], to[blockBytes:] {
 		var top uint32 // among the bits as integers NaN is the largest
-		for _, v := range x[:blockLen] {
+		for _, v := range x[:BlockLen] {
 			top = max(top, math.Float32bits(v)&0x7fffffff)
 		}
 		largest := math.Float32frombits(top)
 		inv := 127 / largest
 		sum := 0
-		for i, v := range x[:blockLen] {
+		for i, v := range x[:BlockLen] {
 			q := 0
 			if p := v * inv; p == p {
 				q = int(max(-128, min(127, math.RoundToEven(float64(p)))))
@@ -139,11 +139,11 @@ func quantizeGo(blocks int, px *float32, pto *byte, zero int) {
 }
 
 func quantizeScaledGo(blocks int, px *float32, to *byte, zero int, pages *[]uint32, at int) {
-	x := unsafe.Slice(px, blocks*blockLen)
+	x := unsafe.Slice(px, blocks*BlockLen)
 	for i, page := range unsafe.Slice(pages, blocks) {
-		var scaled [blockLen]float32
-		for j, s := range page[at/4:][:blockLen] {
-			scaled[j] = x[i*blockLen+j] * math.Float32frombits(s)
+		var scaled [BlockLen]float32
+		for j, s := range page[at/4:][:BlockLen] {
+			scaled[j] = x[i*BlockLen+j] * math.Float32frombits(s)
 		}
 		quantizeGo(1, &scaled[0], (*byte)(unsafe.Add(unsafe.Pointer(to), i*blockBytes)), zero)
 	}
