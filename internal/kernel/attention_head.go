@@ -95,12 +95,12 @@ func (h *attnHead) at(i, part, parts int) int {
 
 // operand is a matrix of the block's rows: queries, keys, values (parts of QKV).
 func (h *attnHead) operand(part int) operand {
-	return operand{h.QKV[h.at(h.first, part, 3):], 3 * h.width, false}
+	return operand{x: h.QKV[h.at(h.first, part, 3):], ld: 3 * h.width}
 }
 
 // outRows is the same of a matrix shaped like Out.
 func (h *attnHead) outRows(x []float32) operand {
-	return operand{x[h.at(h.first, 0, 1):], h.width, false}
+	return operand{x: x[h.at(h.first, 0, 1):], ld: h.width}
 }
 
 // query begins the block of queries from position q on and packs the keys and

@@ -55,12 +55,11 @@ type gemmJob struct {
 
 	j, nc  int // columns at hand
 	panels int // that they fill
+	packs  int // parts that packing them makes, of packGroup panels each
 	blocks int // of the sum, packed together
 	block  [maxBlocks]kBlock
 
-	bounds []int // rows of A between two of them are a part
-	rows   int   // parts along M
-	strips int   // parts along N
+	parts []gemmPart // of C, for the threads
 }
 
 type gemmPhase uint8
@@ -84,17 +83,17 @@ func (c *CPU) Gemm(g *Gemm) {
 		j.cut(c.Threads())
 		j.each(func() {
 			j.phase = phasePackB
-			c.pool.run(j.blocks*j.panels, j)
+			c.pool.run(j.blocks*j.packs, j)
 			j.phase = phaseMultiply
-			c.pool.run(j.rows*j.strips, j)
+			c.pool.run(len(j.parts), j)
 		})
 	}
-	*j = gemmJob{bounds: j.bounds}
+	*j = gemmJob{parts: j.parts}
 }
 
 // prepare fills in the job; false means there is nothing to do.
 func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
-	*j = gemmJob{Gemm: *g, cpu: c, bounds: j.bounds}
+	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts}
 	if g.M <= 0 || g.N <= 0 {
 		return false
 	}
@@ -123,8 +122,8 @@ func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
 	if d := &c.isa.direct; g.M <= directRows && !g.TransB && !g.BF16 && d.runDirect != nil {
 		j.t = d
 	}
-	j.a = operand{j.A, j.LDA, g.TransA}
-	j.b = operand{j.B, j.LDB, !g.TransB}
+	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA}
+	j.b = operand{x: j.B, ld: j.LDB, kStride: !g.TransB, shared: true}
 	return true
 }
 

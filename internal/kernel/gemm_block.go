@@ -9,6 +9,7 @@ const (
 	maxPieces = 32   // pieces of the sum in a block
 	maxBlocks = 8    // blocks of the sum packed together
 	ncGroup   = 256  // columns finished (bias, activation…) at a time
+	ncPack    = 96   // columns of B packed at a time, of whole panels
 )
 
 // kBlock is a part of the sum that one panel holds. It falls into pieces, each
@@ -30,26 +31,48 @@ func kcOf(span, limit int) int {
 
 func roundUp(n, m int) int { return (n + m - 1) / m * m }
 
+// gemmPart is what a thread computes at a time: rows [r0, end) of C, and one of
+// so many strips of the columns at hand.
+type gemmPart struct {
+	r0, end       int
+	strip, strips int
+}
+
 // cut divides C into parts for the threads: by rows while there are enough of
 // them, else by columns too. Parts get smaller towards the end, so that no
 // thread has long to wait for another that is in its last; and small in number,
 // since each part packs its rows of A.
 func (j *gemmJob) cut(threads int) {
-	const least = 4 // tiles
-	j.bounds = append(j.bounds[:0], 0)
+	least := 4 * j.t.mr // rows: fewer would read B too often
+	j.parts = j.parts[:0]
 	for at := 0; at < j.M; {
-		n := mcMax
+		left, n, strips := j.M-at, mcMax, 1
 		if threads > 1 {
-			share := (j.M - at + 2*threads - 1) / (2 * threads)
-			n = min(n, max(least*j.t.mr, roundUp(share, j.t.mr)))
+			share := (left + 2*threads - 1) / (2 * threads)
+			n = min(n, max(least, roundUp(share, j.t.mr)))
 		}
-		at = min(at+n, j.M)
-		j.bounds = append(j.bounds, at)
+		switch {
+		case j.M <= least*(threads-1): // fewer parts than threads
+			strips = 4 * threads
+		case threads > 1 && left <= threads*least:
+			strips = j.lastStrips()
+		}
+		end := min(at+n, j.M)
+		for i := range strips {
+			j.parts = append(j.parts, gemmPart{at, end, i, strips})
+		}
+		at = end
 	}
-	j.rows, j.strips = len(j.bounds)-1, 1
-	if j.rows < threads {
-		j.strips = (4*threads + j.rows - 1) / j.rows
+}
+
+// lastStrips is how many strips the last rows fall into: as many as leave the
+// packing of A, which each of them repeats, a small part of the work.
+func (j *gemmJob) lastStrips() int {
+	columns := 192
+	if j.t.pairs { // twice as fast
+		columns *= 2
 	}
+	return min(max(1, min(j.N, ncMax)/columns), 8)
 }
 
 // kcLimit is the longest piece of the sum: what a panel's slots hold, of which
@@ -74,6 +97,7 @@ func (j *gemmJob) each(f func()) {
 	for j.j = 0; j.j < j.N; j.j += ncMax {
 		j.nc = min(ncMax, j.N-j.j)
 		j.panels = (j.nc + j.t.nr - 1) / j.t.nr
+		j.packs = (j.panels + j.packGroup() - 1) / j.packGroup()
 		for k := 0; k < j.K; {
 			j.blocks = 0
 			for base := 0; k < j.K && j.blocks < maxBlocks; j.blocks++ {
@@ -122,11 +146,19 @@ func (j *gemmJob) pack(dst []float32, width int, o operand, r, rows int, b *kBlo
 	}
 }
 
-// packB packs panel i of those of all blocks.
+// packGroup is how many panels of B are packed together.
+func (j *gemmJob) packGroup() int {
+	if j.t.runDirect != nil {
+		return 1 // only the last is packed, if it is ragged
+	}
+	return max(1, ncPack/j.t.nr)
+}
+
+// packB packs group i of the panels of all blocks.
 func (j *gemmJob) packB(i int) {
-	b, p, nr := &j.block[i/j.panels], i%j.panels, j.t.nr
+	b, p, nr := &j.block[i/j.packs], i%j.packs*j.packGroup(), j.t.nr
 	if !j.direct(p) {
-		j.pack(j.pb[b.base+p*nr*b.slots:], nr, j.b, j.j+p*nr, min(nr, j.nc-p*nr), b)
+		j.pack(j.pb[b.base+p*nr*b.slots:], nr, j.b, j.j+p*nr, min(j.packGroup()*nr, j.nc-p*nr), b)
 	}
 }
 
@@ -137,10 +169,10 @@ func (j *gemmJob) direct(p int) bool { return j.t.runDirect != nil && j.nc-p*j.t
 // multiply computes part i: some rows, some panels, all blocks of the sum.
 func (j *gemmJob) multiply(w *worker, i int) {
 	t := j.t
-	row, strip := i%j.rows, i/j.rows
-	r0, end := j.bounds[row], j.bounds[row+1]
+	part := &j.parts[i]
+	r0, end := part.r0, part.end
 	m := end - r0
-	lo, hi := j.panels*strip/j.strips, j.panels*(strip+1)/j.strips
+	lo, hi := j.panels*part.strip/part.strips, j.panels*(part.strip+1)/part.strips
 	if lo == hi {
 		return
 	}

@@ -83,7 +83,7 @@ func avx512ISA() *isa {
 	v.round = roundAVX512
 	return &isa{
 		name: "avx512", direct: tile{mr: 4, nr: 64, runDirect: direct4x64}, tile: t, wide: wide, bf16: rounding(t), bf16Wide: rounding(wide), vectors: v,
-		pack: packers{copyRows: copyRowsBy(16, packCopyAVX512), turn: turn16, split: split48},
+		pack: packers{copyRows: copyRowsBy(16, packCopyAVX512), turn: turn16, split: splitRows},
 		attn: attnAVX512(false), attnBF16: attnAVX512(true),
 		peak: peakOf{flops: 24 * 16 * 2, fp32: peakAVX512, read: readAVX512},
 	}

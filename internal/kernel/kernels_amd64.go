@@ -47,10 +47,22 @@ func packSplit12(k int, src *float32, stride int, dst *float32, panel int)
 func packSplit12BF16(k int, src *float32, stride int, dst *float32, panel int)
 
 //go:noescape
-func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+func packSplit32(k int, src *float32, stride int, dst *float32, panel int)
 
 //go:noescape
-func packTurnBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+func packSplit32BF16(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packSplit48(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packSplit48BF16(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)
+
+//go:noescape
+func packTurnBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)
 
 //go:noescape
 func addAVX512(dst []float32, x []float32)

@@ -10,26 +10,25 @@ type operand struct {
 	x       []float32
 	ld      int
 	kStride bool // X is stored [k][r]: consecutive r lie side by side; else [r][k]
+	shared  bool // packed once for all threads, on cache lines
 }
 
 // packers copy a panel's columns (copyRows: X is [k][r]) or transpose its rows
 // (turn: X is [r][k]) where the instruction set has something faster than Go.
 // Both return how much of the sum they did (k values from the start). split does
-// what copyRows does for splitFloats columns, which are several panels.
+// what copyRows does for several panels at once, and says how many columns.
 type packers struct {
 	copyRows func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
 	turn     func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
-	split    func(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) int
+	split    func(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) (columns, done int)
 }
-
-const splitFloats = 48
 
 func goPackers() packers {
 	none := func([]float32, int, operand, int, int, int, int, *tile) int { return 0 }
 	return packers{none, none, noSplit}
 }
 
-func noSplit([]float32, int, int, operand, int, int, int, int, *tile) int { return 0 }
+func noSplit([]float32, int, int, operand, int, int, int, int, *tile) (int, int) { return 0, 0 }
 
 // kSlots is how many slots of a panel kc values of the sum take.
 func (t *tile) kSlots(kc int) int {
@@ -43,17 +42,16 @@ func (t *tile) kSlots(kc int) int {
 // given width, panel floats apart.
 func (s *isa) packPanels(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) {
 	for rows > 0 {
-		n, done := min(width, rows), 0
+		n, done := 0, 0
 		if o.kStride {
-			done = s.pack.split(dst, width, panel, o, r, rows, k, kc, t)
+			n, done = s.pack.split(dst, width, panel, o, r, rows, k, kc, t)
 		}
-		if done == 0 {
+		for p := range n / width {
+			s.endPanel(dst[p*panel:], width, o, r+p*width, width, k, kc, t, done)
+		}
+		if n == 0 {
+			n = min(width, rows)
 			s.packPanel(dst, width, o, r, n, k, kc, t)
-		} else {
-			n = splitFloats
-			for p := range splitFloats / width {
-				s.endPanel(dst[p*panel:], width, o, r+p*width, width, k, kc, t, done)
-			}
 		}
 		if rows -= n; rows > 0 {
 			r, dst = r+n, dst[(n+width-1)/width*panel:]

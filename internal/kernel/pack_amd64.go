@@ -23,30 +23,47 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 	}
 }
 
-// split48 packs 48 columns of an operand stored [k][r] into panels of 8 or 12,
-// panel floats apart, and returns how much of the sum it did: nothing where
-// there are fewer columns or the width is another.
-func split48(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) int {
+// splitRows packs columns of an operand stored [k][r] into several panels at
+// once, panel floats apart, and returns how many columns and how much of the sum
+// it did: nothing where fewer are left or the width is another.
+func splitRows(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) (columns, done int) {
 	n, step := kc, 1
 	if t.pairs {
 		n, step = kc/2, 2
 	}
-	if width != 8 && width != 12 || rows < splitFloats || n == 0 {
-		return 0
+	run := splitBy(width, t.pairs)
+	columns = 48
+	if width >= 16 {
+		columns = 96
 	}
-	_ = dst[(splitFloats/width-1)*panel+n*width-1]
-	src := ptr(o.x, k*o.ld+r)
+	if run == nil || rows < columns || n == 0 {
+		return 0, 0
+	}
+	_ = dst[(columns/width-1)*panel+n*width-1]
+	run(n, ptr(o.x, k*o.ld+r), o.ld*4, &dst[0], panel*4)
+	return columns, n * step
+}
+
+func splitBy(width int, pairs bool) func(k int, src *float32, stride int, dst *float32, panel int) {
 	switch {
-	case width == 12 && t.pairs:
-		packSplit12BF16(n, src, o.ld*4, &dst[0], panel*4)
+	case width == 8 && pairs:
+		return packSplit8BF16
+	case width == 8:
+		return packSplit8
+	case width == 12 && pairs:
+		return packSplit12BF16
 	case width == 12:
-		packSplit12(n, src, o.ld*4, &dst[0], panel*4)
-	case t.pairs:
-		packSplit8BF16(n, src, o.ld*4, &dst[0], panel*4)
-	default:
-		packSplit8(n, src, o.ld*4, &dst[0], panel*4)
+		return packSplit12
+	case width == 32 && pairs:
+		return packSplit32BF16
+	case width == 32:
+		return packSplit32
+	case width == 48 && pairs:
+		return packSplit48BF16
+	case width == 48:
+		return packSplit48
 	}
-	return n * step
+	return nil
 }
 
 // turn16 packs an operand stored [r][k] by transposing blocks of 16 rows by 16
@@ -66,11 +83,14 @@ func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) in
 		for i := range offsets {
 			offsets[i] = min(i, rows-1-first) * o.ld * 4 // past the last row: that row again
 		}
-		src, to, put := ptr(o.x, (r+first)*o.ld+k), ptr(dst, c), min(16, width-c)
+		src, to, put, stream := ptr(o.x, (r+first)*o.ld+k), ptr(dst, c), min(16, width-c), 0
+		if o.shared && width%lineFloats == 0 {
+			stream = 1
+		}
 		if t.pairs { // called by name, for offsets to stay on the stack
-			packTurnBF16(blocks, src, &offsets, to, width*4, put)
+			packTurnBF16(blocks, src, &offsets, to, width*4, put, stream)
 		} else {
-			packTurn(blocks, src, &offsets, to, width*4, put)
+			packTurn(blocks, src, &offsets, to, width*4, put, stream)
 		}
 	}
 	return blocks * step

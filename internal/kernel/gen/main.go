@@ -43,9 +43,9 @@ func main() {
 	packCopy(avx512)
 	packCopy(avx2)
 	packCopyBF16()
-	for _, width := range []int{8, 12} {
-		packSplit(fmt.Sprintf("packSplit%d", width), width, false)
-		packSplit(fmt.Sprintf("packSplit%dBF16", width), width, true)
+	for _, s := range []struct{ width, columns int }{{8, 48}, {12, 48}, {32, 96}, {48, 96}} {
+		packSplit(fmt.Sprintf("packSplit%d", s.width), s.width, s.columns, false)
+		packSplit(fmt.Sprintf("packSplit%dBF16", s.width), s.width, s.columns, true)
 	}
 	packTurn("packTurn", false)
 	packTurn("packTurnBF16", true)

@@ -69,19 +69,20 @@ func packCopyBF16() {
 	end()
 }
 
-// splitFloats are the columns that packSplit takes at once: three cache lines,
-// and whole panels of every tile.
-const splitFloats = 48
-
-// packSplit copies 48 columns of k rows (pairs of rows, joined to pairs of bf16)
-// into panels of the given width, panel bytes apart. Narrow panels packed one by
-// one would read each cache line several times.
-func packSplit(name string, width int, bf16 bool) {
+// packSplit copies so many columns of k rows (pairs of rows, joined to pairs of
+// bf16) into panels of the given width, panel bytes apart. Panels packed one by
+// one would read a cache line several times, if they are narrow, and two or three
+// lines out of each row, which memory is slow to give.
+//
+// Panels of whole cache lines are those of B, which all threads read: they are
+// stored past the caches. A store into a line that another core has read waits
+// until that core has given it up, five times as long if the two share no cache.
+func packSplit(name string, width, columns int, bf16 bool) {
 	TEXT(name, NOSPLIT, "func(k int, src *float32, stride int, dst *float32, panel int)")
 	Pragma("noescape")
 	k, s, stride := Load(Param("k"), GP64()), Load(Param("src"), GP64()), Load(Param("stride"), GP64())
 	panel := Load(Param("panel"), GP64())
-	to := make([]Register, splitFloats/width)
+	to := make([]Register, columns/width)
 	for i := range to {
 		to[i] = GP64()
 		if i == 0 {
@@ -93,52 +94,67 @@ func packSplit(name string, width int, bf16 bool) {
 	ahead := GP64()
 	MOVQ(stride, ahead)
 	SHLQ(U8(4), ahead)
+	regs := columns / 16
 	row := func(first int) {
-		for i := range splitFloats / 16 {
+		for i := range regs {
 			PREFETCHT1(Mem{Base: s, Index: ahead, Scale: 1, Disp: 64 * i})
 			VMOVUPS(Mem{Base: s, Disp: 64 * i}, zmm[first+i])
 		}
 		ADDQ(stride, s)
 	}
+	joined, order, part := 2*regs, 2*regs+1, zmm[2*regs+2]
 	if bf16 {
-		VMOVUPS(zip, Z10)
+		VMOVUPS(zip, zmm[order])
 	}
-	n := GP64()
-	MOVQ(U64(uint64(width)), n)
-	avx512.mask(n)
+	lines := width%16 == 0
+	if !lines {
+		n := GP64()
+		MOVQ(U64(uint64(width)), n)
+		avx512.mask(n)
+	}
 	Label("row")
 	row(0)
 	if bf16 {
-		row(3)
-		for i := range 3 {
-			cvtBF16(6, 3+i, i)
-			VPERMW(Z6, Z10, zmm[i])
+		row(regs)
+		for i := range regs {
+			cvtBF16(joined, regs+i, i)
+			VPERMW(zmm[joined], zmm[order], zmm[i])
 		}
 	}
 	for i, d := range to {
-		reg, lane := i*width/16, i*width%16
-		switch {
-		case lane == 0:
-			VMOVUPS(zmm[reg], K1, at(d))
-		default: // the lanes from there on, and the next register's first
-			VALIGND(U8(lane), zmm[reg], zmm[min(reg+1, 2)], Z7)
-			VMOVUPS(Z7, K1, at(d))
+		for c := 0; c < width; c += 16 {
+			reg, lane := (i*width+c)/16, (i*width+c)%16
+			from := zmm[reg]
+			if lane > 0 { // the lanes from there on, and the next register's first
+				VALIGND(U8(lane), zmm[reg], zmm[min(reg+1, regs-1)], part)
+				from = part
+			}
+			if lines {
+				VMOVNTPS(from, Mem{Base: d, Disp: 4 * c})
+			} else {
+				VMOVUPS(from, K1, at(d))
+			}
 		}
-		ADDQ(Imm(uint64(4*width)), d)
+		ADDQ(U32(uint32(4*width)), d)
 	}
 	DECQ(k)
 	JNZ(LabelRef("row"))
+	if lines {
+		SFENCE()
+	}
 	end()
 }
 
 // packTurn transposes blocks of 16 rows by 16 values (32 for bf16, which become
-// 16 pairs): row i begins offsets[i] bytes after src.
+// 16 pairs): row i begins offsets[i] bytes after src. With stream, whole cache
+// lines go past the caches, as in packSplit.
 func packTurn(name string, bf16 bool) {
-	TEXT(name, NOSPLIT, "func(blocks int, src *float32, offsets *[16]int, dst *float32, width, put int)")
+	TEXT(name, NOSPLIT, "func(blocks int, src *float32, offsets *[16]int, dst *float32, width, put, stream int)")
 	Pragma("noescape")
 	k, s, of, d := Load(Param("blocks"), GP64()), Load(Param("src"), GP64()), Load(Param("offsets"), GP64()), Load(Param("dst"), GP64())
 	width := Load(Param("width"), GP64())
 	avx512.mask(Load(Param("put"), GP64()))
+	stream := Load(Param("stream"), GP64())
 	step := uint64(64)
 	if bf16 {
 		step = 128
@@ -158,13 +174,24 @@ func packTurn(name string, bf16 bool) {
 		VMOVUPS(row.Offset(64), Z17)
 		cvtBF16(i, 17, 16)
 	}
-	for _, r := range transpose() {
-		VMOVUPS(zmm[r], K1, at(d))
-		ADDQ(width, d)
+	rows := transpose()
+	store := func(f func(reg VecPhysical)) {
+		for _, r := range rows {
+			f(zmm[r])
+			ADDQ(width, d)
+		}
 	}
+	TESTQ(stream, stream)
+	JNZ(LabelRef("past"))
+	store(func(reg VecPhysical) { VMOVUPS(reg, K1, at(d)) })
+	JMP(LabelRef("stored"))
+	Label("past")
+	store(func(reg VecPhysical) { VMOVNTPS(reg, at(d)) })
+	Label("stored")
 	ADDQ(Imm(step), s)
 	DECQ(k)
 	JNZ(LabelRef("block"))
+	SFENCE()
 	end()
 }
 

@@ -22,6 +22,7 @@ type tileCode struct {
 	k, a, b, c Register
 	ldb        Register // of a direct tile, whose B is not packed: bytes between its rows
 	ahead      Register // eight of them
+	next       Register // of packed B: what the call after this one reads
 }
 
 func (t *tileCode) breg(j int) int { return t.mr*t.nv + j }
@@ -69,6 +70,9 @@ func (t *tileCode) emit(name string, direct bool) {
 		MOVQ(t.ldb, t.ahead)
 		SHLQ(Imm(3), t.ahead)
 	}
+	if !direct {
+		t.next = t.whatFollows()
+	}
 	tiles, nextA := Load(Param("tiles"), GP64()), Load(Param("a"), GP64())
 	t.k, t.a, t.b, t.c = GP64(), GP64(), GP64(), Load(Param("c"), GP64())
 	ldc := Load(Param("ldc"), GP64())
@@ -83,6 +87,16 @@ func (t *tileCode) emit(name string, direct bool) {
 	DECQ(tiles)
 	JNZ(LabelRef("tile"))
 	end()
+}
+
+// whatFollows is where the panel ends that all tiles of a call meet, and the one
+// begins that those of the call after it will. The tiles fetch it while they
+// compute, since it comes from the cache that the cores share.
+func (t *tileCode) whatFollows() Register {
+	next := Load(Param("k"), GP64())
+	IMUL3Q(U32(uint32(t.nv*t.l.bytes)), next, next)
+	ADDQ(Load(Param("b"), GP64()), next)
+	return next
 }
 
 // one computes the tile at a, b and c, and leaves c at the tile below it.
@@ -110,6 +124,10 @@ func (t *tileCode) one(ldc Register) {
 	Label("loop")
 	for p := 0; p < t.mr*4*t.unroll; p += 64 {
 		PREFETCHT0(Mem{Base: t.a, Disp: t.mr*4*t.unroll*4 + p})
+	}
+	if t.next != nil {
+		PREFETCHT1(Mem{Base: t.next})
+		ADDQ(Imm(64), t.next)
 	}
 	for u := range t.unroll {
 		t.step(u)
