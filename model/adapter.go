@@ -39,15 +39,23 @@ func (g *Graph) lowRank(low *adapter, x []float32, in int) []float32 {
 	return u
 }
 
-// adapterBackward adds dyᵀ·u to dB and s·(dy·B)ᵀ·x to dA, u being computed
-// again, and leaves du = s·dy·B for adapterUpstream.
-func (g *Graph) adapterBackward(low *adapter, d LowRank, x, dy []float32, in, out int) {
+// adapterDown sets du = s·dy·B, which the two that follow need.
+func (g *Graph) adapterDown(low *adapter, dy []float32, out int) {
+	if low.A == nil {
+		return
+	}
+	rank := g.p.LoRA.Rank
+	du := g.rows(g.buf.dlow, rank)
+	g.product(kernel.Gemm{M: g.run.rows, N: rank, K: out, A: dy, B: low.B, C: du})
+	g.scale(du)
+}
+
+// adapterWeights adds dyᵀ·u to dB and duᵀ·x to dA, u being computed again.
+func (g *Graph) adapterWeights(low *adapter, d LowRank, x, dy []float32, in, out int) {
 	rows, seq, rank := g.run.rows, g.opt.SeqLen, g.p.LoRA.Rank
 	x = g.adapterInput(low, x, in)
 	u, du := g.lowRank(low, x, in), g.rows(g.buf.dlow, rank)
 	g.product(kernel.Gemm{M: out, N: rank, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: dy, B: u, C: d.B})
-	g.product(kernel.Gemm{M: rows, N: rank, K: out, A: dy, B: low.B, C: du})
-	g.scale(du)
 	g.product(kernel.Gemm{M: rank, N: in, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: du, B: x, C: d.A})
 }
 

@@ -87,6 +87,12 @@ type Graph struct {
 	valueGrads  []gorgonia.ValueGrad
 	slots       int // rows of buf.lookup in use
 
+	// The first micro-batch after ZeroGrads overwrites the gradients of matrices
+	// that are multiplied by: clearing and reading them would be two passes over
+	// most of the model.
+	fresh  bool   // nothing was added up yet
+	matrix []bool // of each tensor in Params.Tensors: it is one of those
+
 	again []func() // [layers] the forward pass of a layer's attention, for RecomputeLayers
 
 	run     run       // what the operations are computing now
@@ -150,6 +156,7 @@ func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 		return nil, err
 	}
 	if !o.ForwardOnly {
+		g.matrix = matrices(p)
 		g.own = o.Trainable.Over(p.Config, !p.HeadTied, g.buf.grads)
 		g.grads = g.own
 		if g.train, err = g.build(true); err != nil {
@@ -266,7 +273,9 @@ func (g *Graph) Step(ids, targets []int32, scale float32, key DropKey) (float64,
 	if err := g.assignSlots(); err != nil {
 		return 0, err
 	}
-	return g.runMachine(g.train)
+	loss, err := g.runMachine(g.train)
+	g.fresh = false
+	return loss, err
 }
 
 // Eval is the sum of the losses of a batch and the number of its targets, with
@@ -346,9 +355,39 @@ func (g *Graph) assignSlots() error {
 	return nil
 }
 
+// matrices says which tensors are matrices that something is multiplied by.
+func matrices(p *Params) []bool {
+	is := make(map[*float32]bool, 4*len(p.Blocks)+1)
+	for i := range p.Blocks {
+		b := &p.Blocks[i]
+		for _, w := range [][]float32{b.AttnW, b.ProjW, b.FcW, b.OutW} {
+			is[&w[0]] = true
+		}
+	}
+	is[&p.Head[0]] = true
+	list := make([]bool, len(p.Tensors))
+	for i, t := range p.Tensors {
+		list[i] = is[&t.Data[0]]
+	}
+	return list
+}
+
+// clear zeroes the gradients of matrices, or of all else.
+func (g *Graph) clear(matrix bool) {
+	for i, t := range g.grads.Tensors {
+		if g.matrix[i] == matrix {
+			g.cpu.Parallel(len(t.Data), func(lo, hi int) { clear(t.Data[lo:hi]) })
+		}
+	}
+}
+
 // foldLookups adds the gradients of the looked-up rows to that of the token
 // embedding and starts anew.
 func (g *Graph) foldLookups() {
+	if g.fresh {
+		g.clear(true)
+		g.fresh = false
+	}
 	c := g.cfg.NEmbd
 	g.cpu.Parallel(g.slots, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -381,9 +420,8 @@ func (g *Graph) Grads() *Params {
 // ZeroGrads forgets the gradients.
 func (g *Graph) ZeroGrads() {
 	g.clearLookups()
-	for _, t := range g.grads.Tensors {
-		g.cpu.Parallel(len(t.Data), func(lo, hi int) { clear(t.Data[lo:hi]) })
-	}
+	g.clear(false)
+	g.fresh = true
 }
 
 // ValueGrads are the trained parameters and their gradients for a

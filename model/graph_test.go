@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"promptgen/internal/fault"
@@ -271,6 +272,24 @@ func TestBuffersTable(t *testing.T) {
 func benchConfig() model.Config {
 	return model.Config{VocabSize: 4000, NPositions: 64, NCtx: 64, NEmbd: 128, NHead: 2, NLayer: 2,
 		LayerNormEpsilon: 1e-5, InitializerRange: 0.02, EmbdDrop: 0.1, AttnDrop: 0.1, ResidDrop: 0.1}
+}
+
+// Gradients that are forgotten are zero, whether or not a step follows.
+func TestZeroGrads(t *testing.T) {
+	c := tiny(0)
+	for _, untied := range []bool{false, true} {
+		g := newGraph(t, newCPU(t, 2), randomParams(c, untied, 1), model.GraphOptions{Batch: 2, SeqLen: c.NCtx})
+		ids := randomIDs(2*c.NCtx, c.VocabSize, 1)
+		if _, err := g.Step(ids, shifted(ids, c.NCtx), 1, model.DropKey{}); err != nil {
+			t.Fatal(err)
+		}
+		g.ZeroGrads()
+		for _, tensor := range g.Grads().Tensors {
+			if i := slices.IndexFunc(tensor.Data, func(x float32) bool { return x != 0 }); i >= 0 {
+				t.Errorf("untied %v: %s[%d] is %g after ZeroGrads", untied, tensor.Name, i, tensor.Data[i])
+			}
+		}
+	}
 }
 
 // A steady step allocates next to nothing: what remains is the machine's own

@@ -138,13 +138,10 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	in := b.upstream(x)
 	dnorm := in.grad != nil || b.trains(p.LN2Gain, p.LN2Bias)
 	dpre := dnorm || b.trains(p.FcW, p.FcB, p.FcLow.A)
-	norm, act := b.trains(p.FcW, p.FcLow.A), b.trains(p.OutW, p.OutLow.A)
+	norm := b.trains(p.FcW, p.FcLow.A)
 	backward := func() {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
-			if act {
-				g.cpu.ActForward(g.rows(m.act, inner), g.rows(m.pre, inner), g.act)
-			}
 		case RecomputeSublayers:
 			inside()
 		case RecomputeLayers:
@@ -153,16 +150,23 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropMLPResidual)
-		dact := g.rows(m.act, inner) // takes its place once the weight's gradient is done
-		g.linearBackward(m.act, dy, p.OutW, d.OutW, d.OutB, wanted(dpre, dact), inner, width, &outLow, d.OutLow)
+		// Going back through the activation leaves its values where those before
+		// it were, for the gradient of the weights that they were multiplied by.
+		act, dp := g.rows(m.pre, inner), g.rows(m.act, inner)
+		g.adapterDown(&outLow, dy, width)
+		if dpre {
+			g.linearUpstream(dy, p.OutW, dp, inner, width, &outLow, act)
+		} else {
+			g.cpu.ActBackward(dp, act, g.act) // for act: nobody reads dp
+		}
+		g.linearWeights(act, dy, d.OutW, d.OutB, inner, width, &outLow, d.OutLow)
 		if !dpre {
 			return
 		}
-		g.cpu.ActBackward(dact, dact, g.rows(m.pre, inner), g.act)
 		if norm {
 			g.cpu.LayerNormAgain(g.buf.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias, rows, width)
 		}
-		g.linearBackward(g.buf.norm, dact, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.norm), width, inner, &fcLow, d.FcLow)
+		g.linearBackward(g.buf.norm, dp, p.FcW, d.FcW, d.FcB, wanted(dnorm, g.buf.norm), width, inner, &fcLow, d.FcLow)
 		if dnorm {
 			g.cpu.LayerNormBackward(g.rows(g.buf.dx, width), d.LN2Gain, d.LN2Bias, g.rows(g.buf.norm, width),
 				g.rows(xs, width), m.mean, m.rstd, p.LN2Gain, rows, width, g.opt.SeqLen)
@@ -194,7 +198,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		g.headArgs = kernel.Head{Rows: rows, Width: width, Vocab: c.VocabSize, SeqLen: g.opt.SeqLen,
 			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, Logits: g.buf.logits, BF16: g.opt.BF16}
 		if b.train {
-			g.headArgs.Smooth = g.opt.LabelSmoothing
+			g.headArgs.Smooth, g.headArgs.Fresh = g.opt.LabelSmoothing, g.fresh
 			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), wanted(dnorm, g.buf.norm), g.grads.Head)
 		} else {
 			g.cpu.HeadLoss(&g.headArgs, g.rows(g.buf.losses, 1))
@@ -251,24 +255,44 @@ func (g *Graph) fetch(dst []float32, src []uint16, width int) {
 
 // linearBackward is the backward pass of y = x·W + b with W [in, out]: adds to
 // dW and db, and to the gradients dlow of an adapter, overwrites dx [rows, in],
-// which may be x; what is nil is not wanted. Sums over rows restart at every
-// sequence.
+// which may be x; what is nil is not wanted.
 func (g *Graph) linearBackward(x, dy, w, dw, db, dx []float32, in, out int, low *adapter, dlow LowRank) {
+	g.adapterDown(low, dy, out)
+	g.linearWeights(x, dy, dw, db, in, out, low, dlow)
+	if dx != nil {
+		g.linearUpstream(dy, w, dx, in, out, low, nil)
+	}
+}
+
+// linearWeights adds to the gradients of the weights. Sums over rows restart at
+// every sequence.
+func (g *Graph) linearWeights(x, dy, dw, db []float32, in, out int, low *adapter, dlow LowRank) {
 	rows, seq := g.run.rows, g.opt.SeqLen
 	if db != nil {
 		g.cpu.BiasBackward(db, g.rows(dy, out), rows, out, seq)
 	}
 	if dw != nil {
-		g.product(kernel.Gemm{M: in, N: out, K: rows, TransA: true, Accumulate: true, KBlock: seq, A: x, B: dy, C: dw})
+		g.product(kernel.Gemm{M: in, N: out, K: rows, TransA: true, Accumulate: !g.fresh, KBlock: seq, A: x, B: dy, C: dw})
 	}
 	if low.A != nil {
-		g.adapterBackward(low, dlow, x, dy, in, out)
+		g.adapterWeights(low, dlow, x, dy, in, out)
 	}
-	if dx != nil {
-		g.product(kernel.Gemm{M: rows, N: in, K: out, TransB: true, A: dy, B: w, C: dx})
+}
+
+// linearUpstream sets dx to the gradient of x. Where x is the activation of
+// pre, it is the gradient of pre instead, and pre becomes its activation.
+func (g *Graph) linearUpstream(dy, w, dx []float32, in, out int, low *adapter, pre []float32) {
+	o := kernel.Gemm{M: g.run.rows, N: in, K: out, TransB: true, A: dy, B: w, C: dx}
+	joined := pre != nil && low.A == nil
+	if joined {
+		o.Through, o.Act = pre, g.act
 	}
-	if dx != nil && low.A != nil {
+	g.product(o)
+	if low.A != nil {
 		g.adapterUpstream(low, dx, in)
+	}
+	if pre != nil && !joined {
+		g.cpu.ActBackward(dx, pre, g.act)
 	}
 }
 

@@ -14,6 +14,7 @@ const (
 // Gemm is a matrix product C[M,N] = op(A)·op(B), or += with Accumulate, and
 // what is done to it on the way out, in this order: Bias is added to each row;
 // PreAct receives the result; Act is applied; then Dropout; Residual is added.
+// With Through, Act is gone through backward instead.
 type Gemm struct {
 	M, N, K int // op(A) is [M,K], op(B) is [K,N]
 
@@ -34,6 +35,10 @@ type Gemm struct {
 	Act      Act
 	Dropout  Dropout   // over [M,N]
 	Residual []float32 // [M,N], rows LDC apart, or nil; may be C only if Accumulate is not wanted
+
+	// Through, [M,N] with rows LDC apart or nil, is an x of which C turns out to
+	// be the gradient of Act(x): C becomes the gradient of x, and x Act(x).
+	Through []float32
 }
 
 // A product of few rows is not worth blocking.
@@ -192,7 +197,11 @@ func (j *gemmJob) finish(r, lo, hi int) {
 	if j.PreAct != nil {
 		copy(j.PreAct[at:][:hi-lo], row)
 	}
-	v.act(row, row, j.Act)
+	if j.Through != nil {
+		v.actGrad(row, j.Through[at:][:hi-lo], j.Act)
+	} else {
+		v.act(row, row, j.Act)
+	}
 	if j.Dropout.P > 0 {
 		v.drop(row, row, j.Dropout.row(r), lo)
 	}

@@ -13,6 +13,7 @@ type Head struct {
 	Targets []int32   // [Rows]; -1: the row has no target, its loss is 0
 	Scale   float32   // of the gradient, which is that of Scale*sum(losses)
 	Smooth  float32   // label smoothing: the share of the target that all tokens divide among them
+	Fresh   bool      // the gradient of W is overwritten, not added to
 	BF16    bool      // as in Gemm
 
 	// Logits is memory for those of a chunk, [HeadRows(Rows, SeqLen), Vocab]; nil:
@@ -35,14 +36,14 @@ func (c *CPU) HeadLoss(h *Head, losses []float32) {
 	h.chunks(func(lo, hi int) { c.headChunk(h, losses, lo, hi, false) })
 }
 
-// HeadLossGrad computes the losses, adds the gradient of W to dw [Vocab,Width]
+// HeadLossGrad computes the losses, adds the gradient of W to dw [Vocab,Width],
 // and overwrites dh [Rows,Width], which may be H; a nil dh or dw is not wanted.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
 	h.chunks(func(lo, hi int) {
 		d := c.headChunk(h, losses, lo, hi, true)
 		if dw != nil {
 			c.Gemm(&Gemm{
-				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: true, KBlock: h.SeqLen,
+				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: lo > 0 || !h.Fresh, KBlock: h.SeqLen,
 				A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16,
 			})
 		}

@@ -54,7 +54,7 @@ func avx2ISA() *isa {
 	v := goVectors()
 	v.add, v.scale, v.dot, v.maximum, v.exp = addAVX2, scaleAVX2, dotAVX2, maximumAVX2, expAVX2
 	v.norm, v.normBack = normAVX2, normBackAVX2
-	v.act, v.actBack = actBy(geluAVX2, erfGELUAVX2, reluAVX2), actBackBy(geluBackAVX2, erfGELUBackAVX2, reluBackAVX2)
+	v.act, v.actGrad = actBy(geluAVX2, erfGELUAVX2, reluAVX2, actGo), actBy(geluGradAVX2, erfGELUGradAVX2, reluGradAVX2, actGradGo)
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX2(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
 	v.normStat = func(x []float32, eps float32) (float32, float32) { return normStat(x, eps, momentsAVX2) }
 	v.adam = func(s *adamStep, w, g, m, v []float32) { adamAVX2(&s.gradScale, w, g, m, v) }
@@ -74,7 +74,7 @@ func avx512ISA() *isa {
 	v := goVectors()
 	v.add, v.scale, v.dot, v.maximum, v.exp = addAVX512, scaleAVX512, dotAVX512, maximumAVX512, expAVX512
 	v.norm, v.normBack = normAVX512, normBackAVX512
-	v.act, v.actBack = actBy(geluAVX512, erfGELUAVX512, reluAVX512), actBackBy(geluBackAVX512, erfGELUBackAVX512, reluBackAVX512)
+	v.act, v.actGrad = actBy(geluAVX512, erfGELUAVX512, reluAVX512, actGo), actBy(geluGradAVX512, erfGELUGradAVX512, reluGradAVX512, actGradGo)
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX512(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
 	v.normStat = func(x []float32, eps float32) (float32, float32) { return normStat(x, eps, momentsAVX512) }
 	v.adam = func(s *adamStep, w, g, m, v []float32) { adamAVX512(&s.gradScale, w, g, m, v) }
@@ -107,8 +107,9 @@ func rounding(t tile) tile {
 	return t
 }
 
-// actBy applies the activations by the loops given.
-func actBy(geluNew, gelu, relu func(y, x []float32)) func(y, x []float32, a Act) {
+// actBy applies the activations, or their gradients, by the loops given and what
+// is left by rest.
+func actBy(geluNew, gelu, relu func(y, x []float32), rest func(y, x []float32, a Act)) func(y, x []float32, a Act) {
 	return func(y, x []float32, a Act) {
 		switch a {
 		case ActGELUNew:
@@ -118,23 +119,7 @@ func actBy(geluNew, gelu, relu func(y, x []float32)) func(y, x []float32, a Act)
 		case ActReLU:
 			relu(y, x)
 		default:
-			actGo(y, x, a)
-		}
-	}
-}
-
-// actBackBy does the same for their gradients.
-func actBackBy(geluNew, gelu, relu func(dx, dy, x []float32)) func(dx, dy, x []float32, a Act) {
-	return func(dx, dy, x []float32, a Act) {
-		switch a {
-		case ActGELUNew:
-			geluNew(dx, dy, x)
-		case ActGELU:
-			gelu(dx, dy, x)
-		case ActReLU:
-			relu(dx, dy, x)
-		default:
-			actBackGo(dx, dy, x, a)
+			rest(y, x, a)
 		}
 	}
 }

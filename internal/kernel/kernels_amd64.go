@@ -83,19 +83,19 @@ func expAVX512(y []float32, x []float32, scale float32, off float32) float32
 func geluAVX512(y []float32, x []float32)
 
 //go:noescape
-func geluBackAVX512(dx []float32, dy []float32, x []float32)
+func geluGradAVX512(d []float32, x []float32)
 
 //go:noescape
 func reluAVX512(y []float32, x []float32)
 
 //go:noescape
-func reluBackAVX512(dx []float32, dy []float32, x []float32)
+func reluGradAVX512(d []float32, x []float32)
 
 //go:noescape
 func erfGELUAVX512(y []float32, x []float32)
 
 //go:noescape
-func erfGELUBackAVX512(dx []float32, dy []float32, x []float32)
+func erfGELUGradAVX512(d []float32, x []float32)
 
 //go:noescape
 func dropAVX512(y []float32, x []float32, start uint32, b uint32, below uint32, scale float32)
@@ -140,19 +140,19 @@ func expAVX2(y []float32, x []float32, scale float32, off float32) float32
 func geluAVX2(y []float32, x []float32)
 
 //go:noescape
-func geluBackAVX2(dx []float32, dy []float32, x []float32)
+func geluGradAVX2(d []float32, x []float32)
 
 //go:noescape
 func reluAVX2(y []float32, x []float32)
 
 //go:noescape
-func reluBackAVX2(dx []float32, dy []float32, x []float32)
+func reluGradAVX2(d []float32, x []float32)
 
 //go:noescape
 func erfGELUAVX2(y []float32, x []float32)
 
 //go:noescape
-func erfGELUBackAVX2(dx []float32, dy []float32, x []float32)
+func erfGELUGradAVX2(d []float32, x []float32)
 
 //go:noescape
 func dropAVX2(y []float32, x []float32, start uint32, b uint32, below uint32, scale float32)

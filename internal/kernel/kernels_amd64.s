@@ -6147,13 +6147,12 @@ done6:
 	VZEROUPPER
 	RET
 
-// func geluBackAVX512(dx []float32, dy []float32, x []float32)
+// func geluGradAVX512(d []float32, x []float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·geluBackAVX512(SB), NOSPLIT, $0-72
-	MOVQ    dx_len+8(FP), AX
-	MOVQ    dx_base+0(FP), CX
-	MOVQ    dy_base+24(FP), DX
-	MOVQ    x_base+48(FP), BX
+TEXT ·geluGradAVX512(SB), NOSPLIT, $0-48
+	MOVQ    d_len+8(FP), AX
+	MOVQ    d_base+0(FP), CX
+	MOVQ    x_base+24(FP), DX
 	VMOVUPS f_one<>+0(SB), Z8
 	VMOVUPS f_flat<>+0(SB), Z9
 	VMOVUPS f_unflat<>+0(SB), Z10
@@ -6161,8 +6160,8 @@ TEXT ·geluBackAVX512(SB), NOSPLIT, $0-72
 	JLT     tail7
 
 loop7:
-	VMOVUPS      (BX), Z0
-	VMINPS       Z0, Z9, Z0
+	VMOVUPS      (DX), Z11
+	VMINPS       Z11, Z9, Z0
 	VMAXPS       Z0, Z10, Z0
 	VMULPS       Z0, Z0, Z1
 	VMOVUPS      f_g3<>+0(SB), Z2
@@ -6188,18 +6187,19 @@ loop7:
 	VSCALEFPS    Z3, Z2, Z2
 	VADDPS       f_one<>+0(SB), Z2, Z2
 	VDIVPS       Z2, Z8, Z2
+	VMULPS       Z2, Z11, Z11
+	VMOVUPS      Z11, (DX)
 	VMOVUPS      f_d3<>+0(SB), Z3
 	VFMADD213PS  f_d1<>+0(SB), Z1, Z3
 	VMULPS       Z0, Z3, Z3
 	VSUBPS       Z2, Z8, Z4
 	VMULPS       Z3, Z4, Z4
 	VFMADD213PS  Z2, Z2, Z4
-	VMOVUPS      (DX), Z5
+	VMOVUPS      (CX), Z5
 	VMULPS       Z5, Z4, Z4
 	VMOVUPS      Z4, (CX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x40, DX
-	ADDQ         $0x40, BX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
 	JGE          loop7
@@ -6207,11 +6207,11 @@ loop7:
 tail7:
 	TESTQ        AX, AX
 	JZ           done7
-	MOVQ         $-1, SI
-	BZHIQ        AX, SI, SI
-	KMOVW        SI, K1
-	VMOVUPS.Z    (BX), K1, Z0
-	VMINPS       Z0, Z9, Z0
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (DX), K1, Z11
+	VMINPS       Z11, Z9, Z0
 	VMAXPS       Z0, Z10, Z0
 	VMULPS       Z0, Z0, Z1
 	VMOVUPS      f_g3<>+0(SB), Z2
@@ -6237,13 +6237,15 @@ tail7:
 	VSCALEFPS    Z3, Z2, Z2
 	VADDPS       f_one<>+0(SB), Z2, Z2
 	VDIVPS       Z2, Z8, Z2
+	VMULPS       Z2, Z11, Z11
+	VMOVUPS      Z11, K1, (DX)
 	VMOVUPS      f_d3<>+0(SB), Z3
 	VFMADD213PS  f_d1<>+0(SB), Z1, Z3
 	VMULPS       Z0, Z3, Z3
 	VSUBPS       Z2, Z8, Z4
 	VMULPS       Z3, Z4, Z4
 	VFMADD213PS  Z2, Z2, Z4
-	VMOVUPS.Z    (DX), K1, Z5
+	VMOVUPS.Z    (CX), K1, Z5
 	VMULPS       Z5, Z4, Z4
 	VMOVUPS      Z4, K1, (CX)
 
@@ -6285,26 +6287,26 @@ done8:
 	VZEROUPPER
 	RET
 
-// func reluBackAVX512(dx []float32, dy []float32, x []float32)
+// func reluGradAVX512(d []float32, x []float32)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·reluBackAVX512(SB), NOSPLIT, $0-72
-	MOVQ   dx_len+8(FP), AX
-	MOVQ   dx_base+0(FP), CX
-	MOVQ   dy_base+24(FP), DX
-	MOVQ   x_base+48(FP), BX
+TEXT ·reluGradAVX512(SB), NOSPLIT, $0-48
+	MOVQ   d_len+8(FP), AX
+	MOVQ   d_base+0(FP), CX
+	MOVQ   x_base+24(FP), DX
 	VXORPS Z1, Z1, Z1
 	CMPQ   AX, $0x10
 	JLT    tail9
 
 loop9:
-	VMOVUPS   (BX), Z0
-	VMOVUPS   (DX), Z2
+	VMOVUPS   (DX), Z0
+	VMOVUPS   (CX), Z2
 	VCMPPS    $0x16, Z1, Z0, K2
 	VMOVAPS.Z Z2, K2, Z2
 	VMOVUPS   Z2, (CX)
+	VMAXPS    Z0, Z1, Z0
+	VMOVUPS   Z0, (DX)
 	ADDQ      $0x40, CX
 	ADDQ      $0x40, DX
-	ADDQ      $0x40, BX
 	SUBQ      $0x10, AX
 	CMPQ      AX, $0x10
 	JGE       loop9
@@ -6312,14 +6314,16 @@ loop9:
 tail9:
 	TESTQ     AX, AX
 	JZ        done9
-	MOVQ      $-1, SI
-	BZHIQ     AX, SI, SI
-	KMOVW     SI, K1
-	VMOVUPS.Z (BX), K1, Z0
-	VMOVUPS.Z (DX), K1, Z2
+	MOVQ      $-1, BX
+	BZHIQ     AX, BX, BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS.Z (CX), K1, Z2
 	VCMPPS    $0x16, Z1, Z0, K2
 	VMOVAPS.Z Z2, K2, Z2
 	VMOVUPS   Z2, K1, (CX)
+	VMAXPS    Z0, Z1, Z0
+	VMOVUPS   Z0, K1, (DX)
 
 done9:
 	VZEROUPPER
@@ -6426,18 +6430,17 @@ done10:
 	VZEROUPPER
 	RET
 
-// func erfGELUBackAVX512(dx []float32, dy []float32, x []float32)
+// func erfGELUGradAVX512(d []float32, x []float32)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·erfGELUBackAVX512(SB), NOSPLIT, $0-72
-	MOVQ dx_len+8(FP), AX
-	MOVQ dx_base+0(FP), CX
-	MOVQ dy_base+24(FP), DX
-	MOVQ x_base+48(FP), BX
+TEXT ·erfGELUGradAVX512(SB), NOSPLIT, $0-48
+	MOVQ d_len+8(FP), AX
+	MOVQ d_base+0(FP), CX
+	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x10
 	JLT  tail11
 
 loop11:
-	VMOVUPS      (BX), Z0
+	VMOVUPS      (DX), Z0
 	VANDPS       i_absolute<>+0(SB), Z0, Z1
 	VMOVUPS      f_one<>+0(SB), Z2
 	VFMADD132PS  f_erfc<>+0(SB), Z2, Z1
@@ -6473,13 +6476,14 @@ loop11:
 	VPMOVD2M     Z0, K2
 	VBLENDMPS    Z4, Z2, K2, Z7
 	VMULPS       f_density<>+0(SB), Z3, Z3
+	VMULPS       Z7, Z0, Z2
 	VFMADD231PS  Z3, Z0, Z7
-	VMOVUPS      (DX), Z1
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      (CX), Z1
 	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, (CX)
 	ADDQ         $0x40, CX
 	ADDQ         $0x40, DX
-	ADDQ         $0x40, BX
 	SUBQ         $0x10, AX
 	CMPQ         AX, $0x10
 	JGE          loop11
@@ -6487,10 +6491,10 @@ loop11:
 tail11:
 	TESTQ        AX, AX
 	JZ           done11
-	MOVQ         $-1, SI
-	BZHIQ        AX, SI, SI
-	KMOVW        SI, K1
-	VMOVUPS.Z    (BX), K1, Z0
+	MOVQ         $-1, BX
+	BZHIQ        AX, BX, BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (DX), K1, Z0
 	VANDPS       i_absolute<>+0(SB), Z0, Z1
 	VMOVUPS      f_one<>+0(SB), Z2
 	VFMADD132PS  f_erfc<>+0(SB), Z2, Z1
@@ -6526,8 +6530,10 @@ tail11:
 	VPMOVD2M     Z0, K2
 	VBLENDMPS    Z4, Z2, K2, Z7
 	VMULPS       f_density<>+0(SB), Z3, Z3
+	VMULPS       Z7, Z0, Z2
 	VFMADD231PS  Z3, Z0, Z7
-	VMOVUPS.Z    (DX), K1, Z1
+	VMOVUPS      Z2, K1, (DX)
+	VMOVUPS.Z    (CX), K1, Z1
 	VMULPS       Z7, Z1, Z1
 	VMOVUPS      Z1, K1, (CX)
 
@@ -7404,13 +7410,12 @@ done24:
 	VZEROUPPER
 	RET
 
-// func geluBackAVX2(dx []float32, dy []float32, x []float32)
+// func geluGradAVX2(d []float32, x []float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·geluBackAVX2(SB), NOSPLIT, $0-72
-	MOVQ    dx_len+8(FP), AX
-	MOVQ    dx_base+0(FP), CX
-	MOVQ    dy_base+24(FP), DX
-	MOVQ    x_base+48(FP), BX
+TEXT ·geluGradAVX2(SB), NOSPLIT, $0-48
+	MOVQ    d_len+8(FP), AX
+	MOVQ    d_base+0(FP), CX
+	MOVQ    x_base+24(FP), DX
 	VMOVUPS f_one<>+0(SB), Y8
 	VMOVUPS f_flat<>+0(SB), Y9
 	VMOVUPS f_unflat<>+0(SB), Y10
@@ -7418,8 +7423,8 @@ TEXT ·geluBackAVX2(SB), NOSPLIT, $0-72
 	JLT     tail25
 
 loop25:
-	VMOVUPS      (BX), Y0
-	VMINPS       Y0, Y9, Y0
+	VMOVUPS      (DX), Y11
+	VMINPS       Y11, Y9, Y0
 	VMAXPS       Y0, Y10, Y0
 	VMULPS       Y0, Y0, Y1
 	VMOVUPS      f_g3<>+0(SB), Y2
@@ -7453,18 +7458,19 @@ loop25:
 	VMULPS       Y3, Y2, Y2
 	VADDPS       f_one<>+0(SB), Y2, Y2
 	VDIVPS       Y2, Y8, Y2
+	VMULPS       Y2, Y11, Y11
+	VMOVUPS      Y11, (DX)
 	VMOVUPS      f_d3<>+0(SB), Y3
 	VFMADD213PS  f_d1<>+0(SB), Y1, Y3
 	VMULPS       Y0, Y3, Y3
 	VSUBPS       Y2, Y8, Y4
 	VMULPS       Y3, Y4, Y4
 	VFMADD213PS  Y2, Y2, Y4
-	VMOVUPS      (DX), Y5
+	VMOVUPS      (CX), Y5
 	VMULPS       Y5, Y4, Y4
 	VMOVUPS      Y4, (CX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
 	JGE          loop25
@@ -7472,11 +7478,11 @@ loop25:
 tail25:
 	TESTQ        AX, AX
 	JZ           done25
-	LEAQ         laneMask<>+0(SB), SI
+	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
-	VMOVUPS      32(SI)(AX*4), Y15
-	VMASKMOVPS   (BX), Y15, Y0
-	VMINPS       Y0, Y9, Y0
+	VMOVUPS      32(BX)(AX*4), Y15
+	VMASKMOVPS   (DX), Y15, Y11
+	VMINPS       Y11, Y9, Y0
 	VMAXPS       Y0, Y10, Y0
 	VMULPS       Y0, Y0, Y1
 	VMOVUPS      f_g3<>+0(SB), Y2
@@ -7510,13 +7516,15 @@ tail25:
 	VMULPS       Y3, Y2, Y2
 	VADDPS       f_one<>+0(SB), Y2, Y2
 	VDIVPS       Y2, Y8, Y2
+	VMULPS       Y2, Y11, Y11
+	VMASKMOVPS   Y11, Y15, (DX)
 	VMOVUPS      f_d3<>+0(SB), Y3
 	VFMADD213PS  f_d1<>+0(SB), Y1, Y3
 	VMULPS       Y0, Y3, Y3
 	VSUBPS       Y2, Y8, Y4
 	VMULPS       Y3, Y4, Y4
 	VFMADD213PS  Y2, Y2, Y4
-	VMASKMOVPS   (DX), Y15, Y5
+	VMASKMOVPS   (CX), Y15, Y5
 	VMULPS       Y5, Y4, Y4
 	VMASKMOVPS   Y4, Y15, (CX)
 
@@ -7558,26 +7566,26 @@ done26:
 	VZEROUPPER
 	RET
 
-// func reluBackAVX2(dx []float32, dy []float32, x []float32)
+// func reluGradAVX2(d []float32, x []float32)
 // Requires: AVX
-TEXT ·reluBackAVX2(SB), NOSPLIT, $0-72
-	MOVQ   dx_len+8(FP), AX
-	MOVQ   dx_base+0(FP), CX
-	MOVQ   dy_base+24(FP), DX
-	MOVQ   x_base+48(FP), BX
+TEXT ·reluGradAVX2(SB), NOSPLIT, $0-48
+	MOVQ   d_len+8(FP), AX
+	MOVQ   d_base+0(FP), CX
+	MOVQ   x_base+24(FP), DX
 	VXORPS Y1, Y1, Y1
 	CMPQ   AX, $0x08
 	JLT    tail27
 
 loop27:
-	VMOVUPS (BX), Y0
-	VMOVUPS (DX), Y2
+	VMOVUPS (DX), Y0
+	VMOVUPS (CX), Y2
 	VCMPPS  $0x16, Y1, Y0, Y3
 	VANDPS  Y3, Y2, Y2
 	VMOVUPS Y2, (CX)
+	VMAXPS  Y0, Y1, Y0
+	VMOVUPS Y0, (DX)
 	ADDQ    $0x20, CX
 	ADDQ    $0x20, DX
-	ADDQ    $0x20, BX
 	SUBQ    $0x08, AX
 	CMPQ    AX, $0x08
 	JGE     loop27
@@ -7585,14 +7593,16 @@ loop27:
 tail27:
 	TESTQ      AX, AX
 	JZ         done27
-	LEAQ       laneMask<>+0(SB), SI
+	LEAQ       laneMask<>+0(SB), BX
 	NEGQ       AX
-	VMOVUPS    32(SI)(AX*4), Y15
-	VMASKMOVPS (BX), Y15, Y0
-	VMASKMOVPS (DX), Y15, Y2
+	VMOVUPS    32(BX)(AX*4), Y15
+	VMASKMOVPS (DX), Y15, Y0
+	VMASKMOVPS (CX), Y15, Y2
 	VCMPPS     $0x16, Y1, Y0, Y3
 	VANDPS     Y3, Y2, Y2
 	VMASKMOVPS Y2, Y15, (CX)
+	VMAXPS     Y0, Y1, Y0
+	VMASKMOVPS Y0, Y15, (DX)
 
 done27:
 	VZEROUPPER
@@ -7713,18 +7723,17 @@ done28:
 	VZEROUPPER
 	RET
 
-// func erfGELUBackAVX2(dx []float32, dy []float32, x []float32)
+// func erfGELUGradAVX2(d []float32, x []float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·erfGELUBackAVX2(SB), NOSPLIT, $0-72
-	MOVQ dx_len+8(FP), AX
-	MOVQ dx_base+0(FP), CX
-	MOVQ dy_base+24(FP), DX
-	MOVQ x_base+48(FP), BX
+TEXT ·erfGELUGradAVX2(SB), NOSPLIT, $0-48
+	MOVQ d_len+8(FP), AX
+	MOVQ d_base+0(FP), CX
+	MOVQ x_base+24(FP), DX
 	CMPQ AX, $0x08
 	JLT  tail29
 
 loop29:
-	VMOVUPS      (BX), Y0
+	VMOVUPS      (DX), Y0
 	VANDPS       i_absolute<>+0(SB), Y0, Y1
 	VMOVUPS      f_one<>+0(SB), Y2
 	VFMADD132PS  f_erfc<>+0(SB), Y2, Y1
@@ -7767,13 +7776,14 @@ loop29:
 	VSUBPS       Y4, Y2, Y2
 	VBLENDVPS    Y0, Y4, Y2, Y7
 	VMULPS       f_density<>+0(SB), Y3, Y3
+	VMULPS       Y7, Y0, Y2
 	VFMADD231PS  Y3, Y0, Y7
-	VMOVUPS      (DX), Y1
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      (CX), Y1
 	VMULPS       Y7, Y1, Y1
 	VMOVUPS      Y1, (CX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
 	SUBQ         $0x08, AX
 	CMPQ         AX, $0x08
 	JGE          loop29
@@ -7781,10 +7791,10 @@ loop29:
 tail29:
 	TESTQ        AX, AX
 	JZ           done29
-	LEAQ         laneMask<>+0(SB), SI
+	LEAQ         laneMask<>+0(SB), BX
 	NEGQ         AX
-	VMOVUPS      32(SI)(AX*4), Y15
-	VMASKMOVPS   (BX), Y15, Y0
+	VMOVUPS      32(BX)(AX*4), Y15
+	VMASKMOVPS   (DX), Y15, Y0
 	VANDPS       i_absolute<>+0(SB), Y0, Y1
 	VMOVUPS      f_one<>+0(SB), Y2
 	VFMADD132PS  f_erfc<>+0(SB), Y2, Y1
@@ -7827,8 +7837,10 @@ tail29:
 	VSUBPS       Y4, Y2, Y2
 	VBLENDVPS    Y0, Y4, Y2, Y7
 	VMULPS       f_density<>+0(SB), Y3, Y3
+	VMULPS       Y7, Y0, Y2
 	VFMADD231PS  Y3, Y0, Y7
-	VMASKMOVPS   (DX), Y15, Y1
+	VMASKMOVPS   Y2, Y15, (DX)
+	VMASKMOVPS   (CX), Y15, Y1
 	VMULPS       Y7, Y1, Y1
 	VMASKMOVPS   Y1, Y15, (CX)
 

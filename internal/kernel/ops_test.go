@@ -12,26 +12,31 @@ import (
 var sizes = []int{1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 70, 100, 1500}
 
 func TestActBackward(t *testing.T) {
-	grads := map[kernel.Act]func(float64) float64{
-		kernel.ActNone: func(float64) float64 { return 1 }, kernel.ActGELUNew: ref.GELUNewGrad, kernel.ActGELU: ref.GELUGrad, kernel.ActReLU: ref.ReLUGrad,
+	acts := map[kernel.Act][2]func(float64) float64{
+		kernel.ActNone:    {func(x float64) float64 { return x }, func(float64) float64 { return 1 }},
+		kernel.ActGELUNew: {ref.GELUNew, ref.GELUNewGrad}, kernel.ActGELU: {ref.GELU, ref.GELUGrad}, kernel.ActReLU: {ref.ReLU, ref.ReLUGrad},
 	}
 	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
 		for _, n := range sizes {
-			for act, f := range grads {
+			for act, f := range acts {
 				r := rng(uint64(n))
-				x, dy := normal(r, n, 1), normal(r, n, 2)
+				x, d := normal(r, n, 1), normal(r, n, 2)
 				for i := range x {
 					x[i] *= 4
 				}
-				want := f64(dy)
-				for i := range want {
-					want[i] *= f(float64(x[i]))
+				y, dx := f64(x), f64(d)
+				for i, v := range y {
+					y[i], dx[i] = f[0](v), dx[i]*f[1](v)
 				}
-				dx := make([]float32, n)
-				cpu.ActBackward(dx, dy, x, act)
-				near(t, fmt.Sprintf("act %d of %d", act, n), dx, want, 1e-5)
-				cpu.ActBackward(dy, dy, x, act)
-				same(t, "in place", dy, dx)
+				d2, x2 := clone(d), clone(x)
+				cpu.ActBackward(d, x, act)
+				near(t, fmt.Sprintf("gradient of act %d of %d", act, n), d, dx, 1e-5)
+				near(t, fmt.Sprintf("act %d of %d", act, n), x, y, 1e-5)
+				if n == 1500 { // an epilogue of a product with 1 does the same to the bit
+					cpu.Gemm(&kernel.Gemm{M: 3, N: 500, K: 1, A: []float32{1, 1, 1}, B: make([]float32, 500), C: d2, Accumulate: true, Act: act, Through: x2})
+					same(t, "Gemm's gradient", d2, d)
+					same(t, "Gemm's Through", x2, x)
+				}
 			}
 		}
 	})
@@ -50,13 +55,16 @@ func TestActivationsAtTheEnds(t *testing.T) {
 		} {
 			y, dx := make([]float32, len(x)), make([]float32, len(x))
 			cpu.Gemm(&kernel.Gemm{M: 1, N: len(x), K: 1, A: []float32{1}, B: x, C: y, Act: act})
-			cpu.ActBackward(dx, ones, x, act)
+			copy(dx, ones)
+			through := clone(x)
+			cpu.ActBackward(dx, through, act)
 			for i, v := range x {
 				want, grad := f[0](float64(v)), f[1](float64(v))
 				if math.IsNaN(grad) {
 					grad = math.Max(0, math.Copysign(1, float64(v)))
 				}
 				near(t, fmt.Sprintf("act %d at %g", act, v), y[i:i+1], []float64{want}, 1e-6)
+				near(t, fmt.Sprintf("act %d at %g, going back", act, v), through[i:i+1], []float64{want}, 1e-6)
 				near(t, fmt.Sprintf("gradient of act %d at %g", act, v), dx[i:i+1], []float64{grad}, 1e-5)
 			}
 		}

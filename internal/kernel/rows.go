@@ -2,22 +2,21 @@ package kernel
 
 // vecJob is an operation on the rows of matrices, each row by itself.
 type vecJob struct {
-	cpu     *CPU
-	kind    vecKind
-	x, y, z []float32 // [rows,width]
-	width   int
-	rows    int
-	step    int // rows in a part
-	act     Act
-	drop    Dropout
+	cpu   *CPU
+	kind  vecKind
+	x, y  []float32 // [rows,width]
+	width int
+	rows  int
+	step  int // rows in a part
+	act   Act
+	drop  Dropout
 }
 
 type vecKind uint8
 
 const (
 	vecDrop    vecKind = iota // x = dropout of y
-	vecActBack                // x = y*act'(z)
-	vecAct                    // x = act(y)
+	vecActGrad                // x = x*act'(y), y = act(y)
 )
 
 // partFloats is about how much a part of an element-wise operation handles:
@@ -40,10 +39,8 @@ func (j *vecJob) part(_ *worker, i int) {
 	for r := i * j.step; r < min((i+1)*j.step, j.rows); r++ {
 		x, y := j.x[r*j.width:][:j.width], j.y[r*j.width:][:j.width]
 		switch {
-		case j.kind == vecActBack:
-			v.actBack(x, y, j.z[r*j.width:][:j.width], j.act)
-		case j.kind == vecAct:
-			v.act(x, y, j.act)
+		case j.kind == vecActGrad:
+			v.actGrad(x, y, j.act)
 		case j.drop.P > 0:
 			v.drop(x, y, j.drop.row(r), 0)
 		default:
@@ -52,20 +49,13 @@ func (j *vecJob) part(_ *worker, i int) {
 	}
 }
 
-// ActForward computes y = act(x), element by element: the values that a
-// product's epilogue gave, again. y may be x.
-func (c *CPU) ActForward(y, x []float32, act Act) {
-	n := len(y) / actWidth * actWidth
-	c.rows(vecJob{kind: vecAct, x: y[:n], y: x[:n], width: actWidth, act: act}, n/actWidth)
-	c.isa.act(y[n:], x[n:len(y)], act)
-}
-
 // actWidth is how many elements an activation takes for a row.
 const actWidth = 1024
 
-// ActBackward computes dx = dy*act'(preact), element by element. dx may be dy.
-func (c *CPU) ActBackward(dx, dy, preact []float32, act Act) {
-	n := len(dx) / actWidth * actWidth
-	c.rows(vecJob{kind: vecActBack, x: dx[:n], y: dy[:n], z: preact[:n], width: actWidth, act: act}, n/actWidth)
-	c.isa.actBack(dx[n:], dy[n:len(dx)], preact[n:len(dx)], act)
+// ActBackward turns d, the gradient of act(x), into that of x, d·act'(x), element
+// by element, and x into act(x), which shares most of the arithmetic.
+func (c *CPU) ActBackward(d, x []float32, act Act) {
+	n := len(d) / actWidth * actWidth
+	c.rows(vecJob{kind: vecActGrad, x: d[:n], y: x[:n], width: actWidth, act: act}, n/actWidth)
+	c.isa.actGrad(d[n:], x[n:len(d)], act)
 }

@@ -7,7 +7,7 @@ import "math"
 type vectors struct {
 	add     func(dst, x []float32)                           // dst += x
 	act     func(y, x []float32, a Act)                      // y = act(x); y may be x
-	actBack func(dx, dy, x []float32, a Act)                 // dx = dy*act'(x); dx may be dy
+	actGrad func(d, x []float32, a Act)                      // d *= act'(x), then x = act(x)
 	drop    func(y, x []float32, d dropRow, j int)           // y = dropout of x, whose first element is j; y may be x
 	maximum func(x []float32) float32                        // NaN if there is one
 	exp     func(y, x []float32, scale, off float32) float32 // y = exp(scale*x+off), returns the sum; y may be x
@@ -26,7 +26,7 @@ type vectors struct {
 
 func goVectors() vectors {
 	return vectors{
-		add: addGo, act: actGo, actBack: actBackGo, drop: dropGo, maximum: maximumGo, exp: expGo,
+		add: addGo, act: actGo, actGrad: actGradGo, drop: dropGo, maximum: maximumGo, exp: expGo,
 		scale: scaleGo, dot: dotGo,
 		normStat: normStatGo, norm: normGo, normBack: normBackGo, adam: adamGo, adam16: adam16Go, squares: squaresGo, round: roundGo,
 	}
@@ -131,31 +131,24 @@ func actGo(y, x []float32, a Act) {
 
 func normalCDF(x float32) float32 { return float32(0.5 * math.Erfc(-float64(x)*(math.Sqrt2/2))) }
 
-func actBackGo(dx, dy, x []float32, a Act) {
-	dy, x = dy[:len(dx)], x[:len(dx)]
-	switch a {
-	case ActGELUNew:
-		for i, v := range x {
-			v = max(-geluFlat, min(geluFlat, v))
-			s := sigmoid2u(v)
-			dx[i] = dy[i] * (s + v*s*(1-s)*(2*geluA)*(1+3*geluB*v*v))
-		}
-	case ActGELU:
-		for i, v := range x {
+func actGradGo(d, x []float32, a Act) {
+	x = x[:len(d)]
+	for i, v := range x {
+		switch a {
+		case ActGELUNew:
+			w := max(-geluFlat, min(geluFlat, v))
+			s := sigmoid2u(w)
+			d[i] *= s + w*s*(1-s)*(2*geluA)*(1+3*geluB*w*w)
+		case ActGELU:
 			density := exp32(-0.5*v*v) * 0.3989422804014327
-			dx[i] = dy[i] * (normalCDF(v) + v*density)
-		}
-	case ActReLU:
-		for i, v := range x {
+			d[i] *= normalCDF(v) + v*density
+		case ActReLU:
 			if v <= 0 {
-				dx[i] = 0
-			} else {
-				dx[i] = dy[i]
+				d[i] = 0
 			}
 		}
-	default:
-		copy(dx, dy)
 	}
+	actGo(x, x, a)
 }
 
 func normStatGo(x []float32, eps float32) (mean, rstd float32) {

@@ -19,15 +19,15 @@ func (l level) relu() {
 	end()
 }
 
-// reluBack lets dy through where x is not at most 0.
-func (l level) reluBack() {
-	l.text("reluBack", "func(dx, dy, x []float32)")
-	n, dx, dy, x := length("dx"), base("dx"), base("dy"), base("x")
+// reluGrad lets d through where x is not at most 0, and makes x what relu does.
+func (l level) reluGrad() {
+	l.text("reluGrad", "func(d, x []float32)")
+	n, d, x := length("d"), base("d"), base("x")
 	const notAtMost = 0x16 // or unordered
 	l.zero(1)
-	l.loop(n, []Register{dx, dy, x}, func(m bool) {
+	l.loop(n, []Register{d, x}, func(m bool) {
 		l.load(at(x), l.reg[0], m)
-		l.load(at(dy), l.reg[2], m)
+		l.load(at(d), l.reg[2], m)
 		if l.wide() {
 			VCMPPS(U8(notAtMost), l.reg[1], l.reg[0], K2)
 			VMOVAPS_Z(l.reg[2], K2, l.reg[2])
@@ -35,7 +35,9 @@ func (l level) reluBack() {
 			VCMPPS(U8(notAtMost), l.reg[1], l.reg[0], l.reg[3])
 			VANDPS(l.reg[3], l.reg[2], l.reg[2])
 		}
-		l.store(l.reg[2], at(dx), m)
+		l.store(l.reg[2], at(d), m)
+		VMAXPS(l.reg[0], l.reg[1], l.reg[0])
+		l.store(l.reg[0], at(x), m)
 	})
 	end()
 }
@@ -81,18 +83,20 @@ func (l level) erf() {
 	end()
 }
 
-// erfBack is its derivative, Φ(x) + x·φ(x), times dy.
-func (l level) erfBack() {
-	l.text("erfGELUBack", "func(dx, dy, x []float32)")
-	n, dx, dy, x := length("dx"), base("dx"), base("dy"), base("x")
-	l.loop(n, []Register{dx, dy, x}, func(m bool) {
+// erfGrad multiplies d by its derivative, Φ(x) + x·φ(x), and replaces x by it.
+func (l level) erfGrad() {
+	l.text("erfGELUGrad", "func(d, x []float32)")
+	n, d, x := length("d"), base("d"), base("x")
+	l.loop(n, []Register{d, x}, func(m bool) {
 		l.load(at(x), l.reg[0], m)
 		l.normalCDF()
 		VMULPS(val("density"), l.reg[3], l.reg[3])
+		VMULPS(l.reg[7], l.reg[0], l.reg[2])
 		VFMADD231PS(l.reg[3], l.reg[0], l.reg[7])
-		l.load(at(dy), l.reg[1], m)
+		l.store(l.reg[2], at(x), m)
+		l.load(at(d), l.reg[1], m)
 		VMULPS(l.reg[7], l.reg[1], l.reg[1])
-		l.store(l.reg[1], at(dx), m)
+		l.store(l.reg[1], at(d), m)
 	})
 	end()
 }

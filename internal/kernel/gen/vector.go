@@ -152,29 +152,32 @@ func (l level) gelu() {
 	end()
 }
 
-// geluBack: with s = σ(2u), d/dx x·s = s + x·s(1-s)·2u'.
-func (l level) geluBack() {
-	l.text("geluBack", "func(dx, dy, x []float32)")
-	n, dx, dy, x := length("dx"), base("dx"), base("dy"), base("x")
+// geluGrad multiplies d by GELU'(x) and replaces x by GELU(x): with s = σ(2u),
+// d/dx x·s = s + x·s(1-s)·2u'.
+func (l level) geluGrad() {
+	l.text("geluGrad", "func(d, x []float32)")
+	n, d, x := length("d"), base("d"), base("x")
 	r := l.reg
 	VMOVUPS(val("one"), r[8])
 	VMOVUPS(val("flat"), r[9])
 	VMOVUPS(val("unflat"), r[10])
-	l.loop(n, []Register{dx, dy, x}, func(m bool) {
-		l.load(at(x), r[0], m)
-		VMINPS(r[0], r[9], r[0])
+	l.loop(n, []Register{d, x}, func(m bool) {
+		l.load(at(x), r[11], m)
+		VMINPS(r[11], r[9], r[0])
 		VMAXPS(r[0], r[10], r[0])
 		l.sigmoid(0, 1, 2)
 		VDIVPS(r[2], r[8], r[2]) // s
+		VMULPS(r[2], r[11], r[11])
+		l.store(r[11], at(x), m)
 		VMOVUPS(val("d3"), r[3])
 		VFMADD213PS(val("d1"), r[1], r[3]) // 2u'
 		VMULPS(r[0], r[3], r[3])
 		VSUBPS(r[2], r[8], r[4])
 		VMULPS(r[3], r[4], r[4])
 		VFMADD213PS(r[2], r[2], r[4])
-		l.load(at(dy), r[5], m)
+		l.load(at(d), r[5], m)
 		VMULPS(r[5], r[4], r[4])
-		l.store(r[4], at(dx), m)
+		l.store(r[4], at(d), m)
 	})
 	end()
 }
