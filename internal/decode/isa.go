@@ -81,8 +81,8 @@ func (k *kernels) format(d kernel.DType) *format {
 
 func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 	return &kernels{
-		f32:  format{unit: 1, aStep: 4, bStep: 4 * panelCols, long: 256, tiles: f32, pack: packF32Go},
-		bf16: format{unit: 2, aStep: 4, bStep: 4 * panelCols, long: 256, tiles: bf16, pack: packBF16Go},
+		f32:  format{unit: 1, aStep: 4, bStep: 4 * panelCols, long: 768, tiles: f32, pack: packF32Go},
+		bf16: format{unit: 2, aStep: 4, bStep: 4 * panelCols, long: 768, tiles: bf16, pack: packBF16Go},
 		q8:   format{unit: BlockLen, aStep: blockBytes, bStep: q8Bytes, long: 24, tiles: q8, pack: packQ8Go},
 		q4:   format{unit: BlockLen, aStep: blockBytes, bStep: q4Bytes, long: 48, tiles: q4, pack: packQ4Go},
 

@@ -18,10 +18,10 @@ type Product struct {
 
 // stripPanels is the number of panels that a part of a product of many rows
 // has, and blockRows the most rows that are multiplied while their activations
-// stay in the second cache.
+// stay in the second cache, beside a panel and their part of C.
 const (
 	stripPanels = 4
-	blockRows   = 512
+	blockRows   = 192
 )
 
 // Multiply computes p.
@@ -35,10 +35,14 @@ func (u *Unit) Multiply(p *Product) {
 		strip = max(1, panels/(4*u.cpu.Threads()))
 	}
 	blocks := (p.M + blockRows - 1) / blockRows
+	rows := roundUp((p.M+blocks-1)/blocks, len(p.W.f.tiles))
 	strips := (panels + strip - 1) / strip
 	u.cpu.Each(strips*blocks, func(worker, i int) {
-		r0 := i / strips * blockRows
-		j := job{p, u, &u.per[worker], r0, min(blockRows, p.M-r0)}
+		r0 := i / strips * rows
+		if r0 >= p.M {
+			return
+		}
+		j := job{p, u, &u.per[worker], r0, min(rows, p.M-r0)}
 		j.strip(i%strips*strip, min((i%strips+1)*strip, panels))
 	})
 }
