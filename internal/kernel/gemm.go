@@ -117,7 +117,9 @@ func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
 		return false
 	}
 	j.t = &c.isa.tile
-	if wide := g.N > 4*ncMax || g.M > 4*ncMax && g.KBlock > 0; g.BF16 && wide {
+	// The wide tile suits long products, if it fills its panels.
+	nr := c.isa.wide.nr
+	if wide := g.N > 4*ncMax || g.M > 4*ncMax && g.KBlock > 0 && g.N%nr == 0; g.BF16 && wide {
 		j.t = &c.isa.bf16Wide
 	} else if g.BF16 {
 		j.t = &c.isa.bf16
