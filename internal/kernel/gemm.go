@@ -189,6 +189,11 @@ func (j *gemmJob) dots(lo, hi int) {
 	}
 }
 
+// epilogue says whether there is anything for finish to do.
+func (g *Gemm) epilogue() bool {
+	return g.Bias != nil || g.PreAct != nil || g.Act != ActNone || g.Dropout.P > 0 || g.Residual != nil || g.Through != nil
+}
+
 // finish applies the epilogue to columns [lo,hi) of row r.
 func (j *gemmJob) finish(r, lo, hi int) {
 	v, at := &j.cpu.isa.vectors, r*j.LDC+lo

@@ -186,7 +186,7 @@ func (j *gemmJob) multiply(w *worker, i int) {
 			for q := p; q < to; q++ {
 				j.panel(w, b, pa, r0, m, q)
 			}
-			if b.k+b.kc < j.K {
+			if b.k+b.kc < j.K || !j.epilogue() {
 				continue
 			}
 			for r := r0; r < end; r++ {
