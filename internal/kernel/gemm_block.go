@@ -10,6 +10,7 @@ const (
 	maxBlocks = 8    // blocks of the sum packed together
 	ncGroup   = 256  // columns finished (bias, activation…) at a time
 	ncPack    = 96   // columns of B packed at a time, of whole panels
+	rowsAhead = 2    // what finishing a row reads or writes is fetched so much earlier
 )
 
 // kBlock is a part of the sum that one panel holds. It falls into pieces, each
@@ -189,8 +190,12 @@ func (j *gemmJob) multiply(w *worker, i int) {
 			if b.k+b.kc < j.K || !j.epilogue() {
 				continue
 			}
+			from, upTo := j.j+p*t.nr, j.j+min(to*t.nr, j.nc)
 			for r := r0; r < end; r++ {
-				j.finish(r, j.j+p*t.nr, j.j+min(to*t.nr, j.nc))
+				if r+rowsAhead < end {
+					j.fetch(r+rowsAhead, from, upTo)
+				}
+				j.finish(r, from, upTo)
 			}
 		}
 	}

@@ -52,7 +52,7 @@ var bf16Pays = sync.OnceValue(func() bool {
 func avx2ISA() *isa {
 	t := tile{mr: 6, nr: 16, run: tile6x16}
 	v := goVectors()
-	v.add, v.scale, v.dot, v.maximum, v.exp = addAVX2, scaleAVX2, dotAVX2, maximumAVX2, expAVX2
+	v.add, v.scale, v.dot, v.maximum, v.exp, v.fetch = addAVX2, scaleAVX2, dotAVX2, maximumAVX2, expAVX2, fetch
 	v.norm, v.normBack = normAVX2, normBackAVX2
 	v.act, v.actGrad = actBy(geluAVX2, erfGELUAVX2, reluAVX2, actGo), actBy(geluGradAVX2, erfGELUGradAVX2, reluGradAVX2, actGradGo)
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX2(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }
@@ -72,7 +72,7 @@ func avx2ISA() *isa {
 func avx512ISA() *isa {
 	t, wide := tile{mr: 12, nr: 32, run: tile12x32}, tile{mr: 8, nr: 48, run: tile8x48}
 	v := goVectors()
-	v.add, v.scale, v.dot, v.maximum, v.exp = addAVX512, scaleAVX512, dotAVX512, maximumAVX512, expAVX512
+	v.add, v.scale, v.dot, v.maximum, v.exp, v.fetch = addAVX512, scaleAVX512, dotAVX512, maximumAVX512, expAVX512, fetch
 	v.norm, v.normBack = normAVX512, normBackAVX512
 	v.act, v.actGrad = actBy(geluAVX512, erfGELUAVX512, reluAVX512, actGo), actBy(geluGradAVX512, erfGELUGradAVX512, reluGradAVX512, actGradGo)
 	v.drop = func(y, x []float32, d dropRow, j int) { dropAVX512(y, x, uint32(j)+d.a, d.b, d.below, d.scale) }

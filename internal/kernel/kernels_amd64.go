@@ -178,6 +178,9 @@ func squaresAVX2(x []float32) float64
 //go:noescape
 func roundAVX2(x []float32)
 
+//go:noescape
+func fetch(x []float32)
+
 func peakAVX512(rounds int)
 
 func peakAVX2(rounds int)

@@ -8374,6 +8374,24 @@ done36:
 	VZEROUPPER
 	RET
 
+// func fetch(x []float32)
+// Requires: AVX, MMX+
+TEXT ·fetch(SB), NOSPLIT, $0-24
+	MOVQ x_len+8(FP), AX
+	MOVQ x_base+0(FP), CX
+	JMP  enough
+
+line:
+	PREFETCHT0 (CX)
+	ADDQ       $0x40, CX
+	SUBQ       $0x10, AX
+
+enough:
+	CMPQ AX, $0x00
+	JGT  line
+	VZEROUPPER
+	RET
+
 // func peakAVX512(rounds int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·peakAVX512(SB), NOSPLIT, $0-8

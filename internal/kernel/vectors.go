@@ -13,6 +13,7 @@ type vectors struct {
 	exp     func(y, x []float32, scale, off float32) float32 // y = exp(scale*x+off), returns the sum; y may be x
 	scale   func(y, x []float32, a float32)                  // y = a*x; y may be x
 	dot     func(x, y []float32) float32
+	fetch   func(x []float32) // will be needed soon
 
 	normStat func(x []float32, eps float32) (mean, rstd float32)
 	norm     func(y, x, gain, bias []float32, mean, rstd float32)
@@ -27,7 +28,7 @@ type vectors struct {
 func goVectors() vectors {
 	return vectors{
 		add: addGo, act: actGo, actGrad: actGradGo, drop: dropGo, maximum: maximumGo, exp: expGo,
-		scale: scaleGo, dot: dotGo,
+		scale: scaleGo, dot: dotGo, fetch: func([]float32) {},
 		normStat: normStatGo, norm: normGo, normBack: normBackGo, adam: adamGo, adam16: adam16Go, squares: squaresGo, round: roundGo,
 	}
 }

@@ -71,6 +71,7 @@ func main() {
 		l.squares()
 		l.round()
 	}
+	fetch()
 	limits()
 	Generate()
 }

@@ -182,6 +182,22 @@ func (l level) geluGrad() {
 	end()
 }
 
+// fetch asks for the cache lines that x begins in and that follow within it.
+func fetch() {
+	TEXT("fetch", NOSPLIT, "func(x []float32)")
+	Pragma("noescape")
+	n, x := length("x"), base("x")
+	JMP(LabelRef("enough"))
+	Label("line")
+	PREFETCHT0(at(x))
+	ADDQ(Imm(64), x)
+	SUBQ(Imm(16), n)
+	Label("enough")
+	CMPQ(n, Imm(0))
+	JGT(LabelRef("line"))
+	end()
+}
+
 // xor and and are bitwise operations, which avo names apart for the two levels.
 func (l level) xor(a, b, dst Op) {
 	if l.wide() {
