@@ -16,7 +16,9 @@
 // How the speed comes about: matrix products are cut into blocks that fit the
 // caches, copied ("packed") into the order in which they are read, and handed
 // to a micro-kernel that keeps a tile of C in registers (Goto and van de Geijn,
-// Anatomy of High-Performance Matrix Multiplication, 2008). Everything else is
+// Anatomy of High-Performance Matrix Multiplication, 2008). What all threads read
+// of it is stored past the caches, since a core waits for a line that another has
+// read. Everything else is
 // bound by memory, so passes are joined: a product's bias, activation, dropout
 // and residual are applied while the block is still in the cache.
 //
