@@ -122,15 +122,21 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 	width, inner := c.NEmbd, c.Inner()
 	fcLow, outLow := adapter{p.FcLow, l, dropLowFc}, adapter{p.OutLow, l, dropLowOut}
 
-	inside := func() {
+	// inside computes pre, and act unless it is for a backward pass, which makes it
+	// out of pre.
+	inside := func(again bool) {
 		rows := g.run.rows
 		g.cpu.LayerNormForward(g.buf.norm, m.mean, m.rstd, g.rows(xs, width), p.LN2Gain, p.LN2Bias,
 			rows, width, float32(c.LayerNormEpsilon))
-		g.linear(kernel.Gemm{M: rows, N: inner, K: width, A: g.buf.norm, B: p.FcW, C: m.act,
-			Bias: p.FcB, PreAct: m.pre, Act: g.act}, &fcLow)
+		o := kernel.Gemm{M: rows, N: inner, K: width, A: g.buf.norm, B: p.FcW, C: m.act,
+			Bias: p.FcB, PreAct: m.pre, Act: g.act}
+		if again {
+			o.C, o.PreAct, o.Act = m.pre, nil, kernel.ActNone
+		}
+		g.linear(o, &fcLow)
 	}
 	forward := func() error {
-		inside()
+		inside(false)
 		g.linear(kernel.Gemm{M: g.run.rows, N: width, K: inner, A: m.act, B: p.OutW, C: m.y,
 			Bias: p.OutB, Residual: g.rows(xs, width), Dropout: g.dropout(c.ResidDrop, l, dropMLPResidual)}, &outLow)
 		return nil
@@ -143,10 +149,10 @@ func (b *builder) mlp(l int, x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		switch g.opt.recompute(l) {
 		case RecomputeOff:
 		case RecomputeSublayers:
-			inside()
+			inside(true)
 		case RecomputeLayers:
 			g.again[l]()
-			inside()
+			inside(true)
 		}
 		d, rows := &g.grads.Blocks[l], g.run.rows
 		dy := g.undrop(c.ResidDrop, l, dropMLPResidual)
