@@ -28,7 +28,8 @@ type Source interface {
 }
 
 // FromParams is parameters in memory, which must not change while an engine is
-// made of them; adapters are added to their matrices as these are read. release, if not nil, is told of what has been read.
+// made of them; adapters are added to their matrices as these are read. release,
+// if not nil, is told of what has been read.
 func FromParams(p *model.Params, release func([]float32)) Source {
 	s := &paramsSource{p: p, release: release, byName: make(map[string][]float32, len(p.Tensors))}
 	for _, t := range p.Tensors {

@@ -381,13 +381,18 @@ func (g *Graph) clear(matrix bool) {
 	}
 }
 
-// foldLookups adds the gradients of the looked-up rows to that of the token
-// embedding and starts anew.
-func (g *Graph) foldLookups() {
-	if g.fresh {
+// settle makes the gradients what they are after all micro-batches so far.
+func (g *Graph) settle() {
+	if g.fresh { // there was none
 		g.clear(true)
 		g.fresh = false
 	}
+	g.foldLookups()
+}
+
+// foldLookups adds the gradients of the looked-up rows to that of the token
+// embedding and starts anew.
+func (g *Graph) foldLookups() {
 	c := g.cfg.NEmbd
 	g.cpu.Parallel(g.slots, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -413,7 +418,7 @@ func (g *Graph) clearLookups() {
 // trained. Ask for them after the last micro-batch: only then is the order of
 // additions independent of their number.
 func (g *Graph) Grads() *Params {
-	g.foldLookups()
+	g.settle()
 	return g.grads
 }
 
@@ -428,7 +433,7 @@ func (g *Graph) ZeroGrads() {
 // gorgonia.Solver, in the order of Params.Tensors; as Grads, after the last
 // micro-batch.
 func (g *Graph) ValueGrads() []gorgonia.ValueGrad {
-	g.foldLookups()
+	g.settle()
 	return g.valueGrads
 }
 

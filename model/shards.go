@@ -8,7 +8,7 @@ package model
 // Trainable.Over; nil: to the graph's own, which ValueGrads hands out. What was
 // looked up so far is added to the place used until now.
 func (g *Graph) CollectIn(p *Params) {
-	g.foldLookups()
+	g.settle()
 	if p == nil {
 		p = g.own
 	}

@@ -36,6 +36,8 @@ type tile struct {
 
 	// runDirect does the same with B as it is stored, rows ldb floats apart.
 	runDirect func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)
+
+	splitA, splitB split // pack panels of mr and of nr columns; nil: one by one
 }
 
 // findISA returns the instruction set by its name, or the best for "".

@@ -63,14 +63,15 @@ func avx2ISA() *isa {
 	v.round = roundAVX2
 	return &isa{
 		name: "avx2", direct: tile{mr: 4, nr: 24, runDirect: direct4x24}, tile: t, wide: t, bf16: rounding(t), bf16Wide: rounding(t), vectors: v,
-		pack: packers{copyRows: copyRowsBy(8, packCopyAVX2), turn: turn8, split: noSplit},
+		pack: packers{copyRows: copyRowsBy(8, packCopyAVX2), turn: turn8},
 		attn: attnAVX2(false), attnBF16: attnAVX2(true),
 		peak: peakOf{flops: 12 * 8 * 2, fp32: peakAVX2, read: readAVX2},
 	}
 }
 
 func avx512ISA() *isa {
-	t, wide := tile{mr: 12, nr: 32, run: tile12x32}, tile{mr: 8, nr: 48, run: tile8x48}
+	t := tile{mr: 12, nr: 32, run: tile12x32, splitA: packSplit12, splitB: packSplit32}
+	wide := tile{mr: 8, nr: 48, run: tile8x48, splitA: packSplit8, splitB: packSplit48}
 	v := goVectors()
 	v.add, v.scale, v.dot, v.maximum, v.exp, v.fetch = addAVX512, scaleAVX512, dotAVX512, maximumAVX512, expAVX512, fetch
 	v.norm, v.normBack = normAVX512, normBackAVX512
@@ -83,7 +84,7 @@ func avx512ISA() *isa {
 	v.round = roundAVX512
 	return &isa{
 		name: "avx512", direct: tile{mr: 4, nr: 64, runDirect: direct4x64}, tile: t, wide: wide, bf16: rounding(t), bf16Wide: rounding(wide), vectors: v,
-		pack: packers{copyRows: copyRowsBy(16, packCopyAVX512), turn: turn16, split: splitRows},
+		pack: packers{copyRows: copyRowsBy(16, packCopyAVX512), turn: turn16},
 		attn: attnAVX512(false), attnBF16: attnAVX512(true),
 		peak: peakOf{flops: 24 * 16 * 2, fp32: peakAVX512, read: readAVX512},
 	}
@@ -93,8 +94,8 @@ func avx512ISA() *isa {
 func bf16ISA() *isa {
 	s := avx512ISA()
 	s.name = "avx512bf16"
-	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32}
-	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48}
+	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32, splitA: packSplit12BF16, splitB: packSplit32BF16}
+	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48, splitA: packSplit8BF16, splitB: packSplit48BF16}
 	s.attnBF16 = attnPairs()
 	s.peak.bf16 = peakBF16
 	return s

@@ -5460,10 +5460,14 @@ past:
 	ADDQ     SI, BX
 
 stored:
-	ADDQ $0x40, CX
-	DECQ AX
-	JNZ  block
+	ADDQ  $0x40, CX
+	DECQ  AX
+	JNZ   block
+	TESTQ DI, DI
+	JZ    visible
 	SFENCE
+
+visible:
 	VZEROUPPER
 	RET
 
@@ -5825,10 +5829,14 @@ past:
 	ADDQ     SI, BX
 
 stored:
-	ADDQ $0x80, CX
-	DECQ AX
-	JNZ  block
+	ADDQ  $0x80, CX
+	DECQ  AX
+	JNZ   block
+	TESTQ DI, DI
+	JZ    visible
 	SFENCE
+
+visible:
 	VZEROUPPER
 	RET
 

@@ -15,20 +15,22 @@ type operand struct {
 
 // packers copy a panel's columns (copyRows: X is [k][r]) or transpose its rows
 // (turn: X is [r][k]) where the instruction set has something faster than Go.
-// Both return how much of the sum they did (k values from the start). split does
-// what copyRows does for several panels at once, and says how many columns.
+// Both return how much of the sum they did (k values from the start).
 type packers struct {
 	copyRows func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
 	turn     func(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int
-	split    func(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) (columns, done int)
 }
+
+// split packs columns of k rows (pairs of rows where the tile takes pairs) into
+// panels, panel bytes apart: splitColumns of a thread's own A, ncPack of B.
+type split func(k int, src *float32, stride int, dst *float32, panel int)
+
+const splitColumns = 48
 
 func goPackers() packers {
 	none := func([]float32, int, operand, int, int, int, int, *tile) int { return 0 }
-	return packers{none, none, noSplit}
+	return packers{none, none}
 }
-
-func noSplit([]float32, int, int, operand, int, int, int, int, *tile) (int, int) { return 0, 0 }
 
 // kSlots is how many slots of a panel kc values of the sum take.
 func (t *tile) kSlots(kc int) int {
@@ -42,10 +44,7 @@ func (t *tile) kSlots(kc int) int {
 // given width, panel floats apart.
 func (s *isa) packPanels(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) {
 	for rows > 0 {
-		n, done := 0, 0
-		if o.kStride {
-			n, done = s.pack.split(dst, width, panel, o, r, rows, k, kc, t)
-		}
+		n, done := t.splitPanels(dst, width, panel, o, r, rows, k, kc)
 		for p := range n / width {
 			s.endPanel(dst[p*panel:], width, o, r+p*width, width, k, kc, t, done)
 		}
@@ -57,6 +56,27 @@ func (s *isa) packPanels(dst []float32, width, panel int, o operand, r, rows, k,
 			r, dst = r+n, dst[(n+width-1)/width*panel:]
 		}
 	}
+}
+
+// splitPanels packs several panels of an operand stored [k][r] at once, and returns
+// how many columns and how much of the sum that was: nothing where fewer are left
+// or the tile has nothing for it.
+func (t *tile) splitPanels(dst []float32, width, panel int, o operand, r, rows, k, kc int) (columns, done int) {
+	run := t.splitA
+	columns = splitColumns
+	if o.shared {
+		run, columns = t.splitB, ncPack
+	}
+	n, step := kc, 1
+	if t.pairs {
+		n, step = kc/2, 2
+	}
+	if run == nil || !o.kStride || rows < columns || n == 0 {
+		return 0, 0
+	}
+	_ = dst[(columns/width-1)*panel+n*width-1]
+	run(n, ptr(o.x, k*o.ld+r), o.ld*4, &dst[0], panel*4)
+	return columns, n * step
 }
 
 // packPanel packs rows [r, r+rows) and sum [k, k+kc) of o into a panel of the

@@ -23,49 +23,6 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 	}
 }
 
-// splitRows packs columns of an operand stored [k][r] into several panels at
-// once, panel floats apart, and returns how many columns and how much of the sum
-// it did: nothing where fewer are left or the width is another.
-func splitRows(dst []float32, width, panel int, o operand, r, rows, k, kc int, t *tile) (columns, done int) {
-	n, step := kc, 1
-	if t.pairs {
-		n, step = kc/2, 2
-	}
-	run := splitBy(width, t.pairs)
-	columns = 48
-	if width >= 16 {
-		columns = 96
-	}
-	if run == nil || rows < columns || n == 0 {
-		return 0, 0
-	}
-	_ = dst[(columns/width-1)*panel+n*width-1]
-	run(n, ptr(o.x, k*o.ld+r), o.ld*4, &dst[0], panel*4)
-	return columns, n * step
-}
-
-func splitBy(width int, pairs bool) func(k int, src *float32, stride int, dst *float32, panel int) {
-	switch {
-	case width == 8 && pairs:
-		return packSplit8BF16
-	case width == 8:
-		return packSplit8
-	case width == 12 && pairs:
-		return packSplit12BF16
-	case width == 12:
-		return packSplit12
-	case width == 32 && pairs:
-		return packSplit32BF16
-	case width == 32:
-		return packSplit32
-	case width == 48 && pairs:
-		return packSplit48BF16
-	case width == 48:
-		return packSplit48
-	}
-	return nil
-}
-
 // turn16 packs an operand stored [r][k] by transposing blocks of 16 rows by 16
 // values (32 to be rounded to bf16).
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {

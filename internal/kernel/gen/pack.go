@@ -191,7 +191,10 @@ func packTurn(name string, bf16 bool) {
 	ADDQ(Imm(step), s)
 	DECQ(k)
 	JNZ(LabelRef("block"))
+	TESTQ(stream, stream)
+	JZ(LabelRef("visible"))
 	SFENCE()
+	Label("visible")
 	end()
 }
 

@@ -69,8 +69,7 @@ func (t *tileCode) emit(name string, direct bool) {
 		SHLQ(Imm(2), t.ldb)
 		MOVQ(t.ldb, t.ahead)
 		SHLQ(Imm(3), t.ahead)
-	}
-	if !direct {
+	} else {
 		t.next = t.whatFollows()
 	}
 	tiles, nextA := Load(Param("tiles"), GP64()), Load(Param("a"), GP64())
@@ -91,7 +90,7 @@ func (t *tileCode) emit(name string, direct bool) {
 
 // whatFollows is where the panel ends that all tiles of a call meet, and the one
 // begins that those of the call after it will. The tiles fetch it while they
-// compute, since it comes from the cache that the cores share.
+// compute, since packed B lies beyond a core's own caches.
 func (t *tileCode) whatFollows() Register {
 	next := Load(Param("k"), GP64())
 	IMUL3Q(U32(uint32(t.nv*t.l.bytes)), next, next)
