@@ -27,7 +27,7 @@ type forwarder struct {
 	fc              []float32 // [rows, inner]
 	last            []float32 // [segments, width]
 	logits          []float32 // [segments, vocab]
-	op              decode.Operand
+	op, next        decode.Operand
 	attn            decode.Attention
 }
 
@@ -123,11 +123,10 @@ func (f *forwarder) pass(pieces []piece, rows int, all bool) {
 	}
 	c := &f.c
 	e := c.NEmbd
-	for _, b := range []*[]float32{&f.x, &f.y, &f.norm, &f.att} {
+	for _, b := range []*[]float32{&f.x, &f.y, &f.att} {
 		grow(b, rows*e)
 	}
 	grow(&f.qkv, rows*3*e)
-	grow(&f.fc, rows*c.Inner())
 	f.embed(pieces)
 	f.attn.QKV, f.attn.Out = f.qkv, f.att
 	f.attn.Segments = f.attn.Segments[:0]
@@ -202,18 +201,17 @@ func (f *forwarder) attention(l, rows int, few bool) {
 // mlp ends a layer: x += proj(att); x += mlp(LN(x)).
 func (f *forwarder) mlp(l, rows int) {
 	b, e, in := &f.w.blocks[l], f.c.NEmbd, f.c.Inner()
-	f.operand(f.att, rows, e)
+	f.u.Shape(&f.op, f.dtype, rows, e)
+	f.u.EachRow(rows, func(r int) { f.u.Set(&f.op, r, f.att[r*e:][:e]) })
 	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.proj, Bias: b.projB, Residual: f.x, C: f.y, LDC: e})
 	f.normed(f.y, b.gain2, b.bias2, rows)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.fc, Bias: b.fcB, Act: f.act, C: f.fc, LDC: in})
-	f.operand(f.fc, rows, in)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.out, Bias: b.outB, Residual: f.y, C: f.x, LDC: e})
-}
-
-// operand makes rows of x [rows, width] the next product's.
-func (f *forwarder) operand(x []float32, rows, width int) {
-	f.u.Shape(&f.op, f.dtype, rows, width)
-	f.u.EachRow(rows, func(r int) { f.u.Set(&f.op, r, x[r*width:][:width]) })
+	fc := decode.Product{M: rows, A: &f.op, W: b.fc, Bias: b.fcB, Act: f.act}
+	f.u.Shape(&f.next, f.dtype, rows, in)
+	if fc.C, fc.LDC = f.u.Floats(&f.next); fc.C == nil {
+		fc.C, fc.LDC, fc.Next = grow(&f.fc, rows*in), in, &f.next
+	}
+	f.u.Multiply(&fc)
+	f.u.Multiply(&decode.Product{M: rows, A: &f.next, W: b.out, Bias: b.outB, Residual: f.y, C: f.x, LDC: e})
 }
 
 // normed makes LN(x) the next product's operand.
@@ -221,11 +219,17 @@ func (f *forwarder) normed(x, gain, bias []float32, rows int) {
 	e := f.c.NEmbd
 	eps := float32(f.c.LayerNormEpsilon)
 	f.u.Shape(&f.op, f.dtype, rows, e)
-	norm := grow(&f.norm, rows*e)
+	norm, ld := f.u.Floats(&f.op)
+	convert := norm == nil
+	if convert {
+		norm, ld = grow(&f.norm, rows*e), e
+	}
 	f.u.EachRow(rows, func(r int) {
-		y := norm[r*e:][:e]
+		y := norm[r*ld:][:e]
 		f.cpu.RowNorm(y, x[r*e:][:e], gain, bias, eps)
-		f.u.Set(&f.op, r, y)
+		if convert {
+			f.u.Set(&f.op, r, y)
+		}
 	})
 }
 

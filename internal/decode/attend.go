@@ -53,22 +53,55 @@ func (h *headJob) qkv(r, part int) []float32 {
 	return h.QKV[((h.seg.Row+r)*3+part)*width+h.head*d:][:d]
 }
 
+// store puts the keys and values of the segment's rows into its pages.
 func (h *headJob) store() {
-	c := &h.Cache
-	keysAt, scalesAt, valuesAt := c.keysAt(h.Layer, h.head), c.scalesAt(h.Layer, h.head), c.valuesAt(h.Layer, h.head)
-	for r := range h.seg.Rows {
+	for r := 0; r < h.seg.Rows; {
 		at := h.seg.Past + r
 		page, i := h.seg.Pages[at/PageRows], at%PageRows
-		keys, values := page[keysAt:], page[valuesAt:]
-		switch k, v := h.qkv(r, 1), h.qkv(r, 2); c.DType {
-		case kernel.FP32:
-			c.storeFP32(keys, values, i, k, v)
-		case kernel.Q8_0:
-			h.u.Shape(&h.s.q, c.DType, 1, c.HeadDim)
-			h.u.Set(&h.s.q, 0, k)
-			c.storeQ8(keys, page[scalesAt:][:c.scaleWords()], values, i, h.s.q.data[:c.keySteps()*blockBytes], v)
-		default:
-			c.storeBF16(keys, values, i, k, v)
+		n := min(PageRows-i, h.seg.Rows-r)
+		done := n == PageRows && h.storeValues(page, r)
+		for k := range n {
+			h.storeRow(page, i+k, r+k, done)
+		}
+		r += n
+	}
+}
+
+// storeValues stores the values of rows that fill a page, from r on, as weights
+// are packed. It returns whether it did: not those that are not finite, which
+// packing does not keep.
+func (h *headJob) storeValues(page []uint32, r int) bool {
+	c := &h.Cache
+	if c.DType == kernel.Q8_0 || c.HeadDim%panelCols > 0 {
+		return false
+	}
+	at := c.valuesAt(h.Layer, h.head)
+	for d := 0; d < c.HeadDim; d += panelCols {
+		top := h.u.k.format(c.DType).pack(c.valueSteps(), &h.qkv(r, 2)[d], 4*3*c.Heads*c.HeadDim, words(page[at:]))
+		if x := math.Float32frombits(top); x-x != 0 {
+			return false
+		}
+		at += c.panelWords()
+	}
+	return true
+}
+
+// storeRow stores row r of the segment as token i of a page, without its values
+// if those are there.
+func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
+	c, key := &h.Cache, &h.s.q
+	keys, values := page[c.keysAt(h.Layer, h.head):], page[c.valuesAt(h.Layer, h.head):]
+	h.u.Shape(key, c.DType, 1, c.HeadDim)
+	h.u.Set(key, 0, h.qkv(r, 1))
+	v := h.qkv(r, 2)
+	switch c.DType {
+	case kernel.Q8_0:
+		scales := page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()]
+		c.storeQ8(keys, scales, values, i, key.data[:c.keySteps()*blockBytes], v)
+	default:
+		c.storeKey(keys, i, key.data)
+		if !keyOnly {
+			c.storeValue(values, i, v)
 		}
 	}
 }

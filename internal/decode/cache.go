@@ -78,35 +78,31 @@ func (c Cache) keysAt(layer, head int) int   { return (layer*c.Heads + head) * c
 func (c Cache) scalesAt(layer, head int) int { return c.keysAt(layer, head) + c.keyWords() }
 func (c Cache) valuesAt(layer, head int) int { return c.scalesAt(layer, head) + c.scaleWords() }
 
-// storeFP32 writes the keys and values of token i of a page.
-func (c Cache) storeFP32(keys, values []uint32, i int, k, v []float32) {
-	for d := range k {
-		keys[d*panelCols+i] = math.Float32bits(k[d])
-		values[(d/panelCols*PageRows+i)*panelCols+d%panelCols] = math.Float32bits(v[d])
+// storeKey writes the key of token i of a page, given as an operand's steps.
+func (c Cache) storeKey(keys []uint32, i int, k []byte) {
+	for d := range c.keySteps() {
+		keys[d*panelCols+i] = le.Uint32(k[4*d:])
 	}
 }
 
-func (c Cache) storeBF16(keys, values []uint32, i int, k, v []float32) {
-	for d := 0; d < len(k); d += 2 {
-		w := bf16(k[d])
-		if d+1 < len(k) {
-			w |= bf16(k[d+1]) << 16
-		}
-		keys[d/2*panelCols+i] = w
-	}
-	for d := range v {
-		w := &values[(d/panelCols*c.valueSteps()+i/2)*panelCols+d%panelCols]
-		if i%2 == 0 {
-			*w = bf16(v[d]) // the other half becomes zero, which nothing must be added from
-		} else {
-			*w = *w&0xffff | bf16(v[d])<<16
+// storeValue writes the values of token i of a page.
+func (c Cache) storeValue(values []uint32, i int, v []float32) {
+	for d, x := range v {
+		w := &values[(d/panelCols*c.valueSteps()+i/c.unit())*panelCols+d%panelCols]
+		switch {
+		case c.DType == kernel.FP32:
+			*w = math.Float32bits(x)
+		case i%2 == 0:
+			*w = bf16(x) // the other half becomes zero, which nothing must be added from
+		default:
+			*w = *w&0xffff | bf16(x)<<16
 		}
 	}
 }
 
 func bf16(x float32) uint32 { return math.Float32bits(kernel.RoundBF16(x)) >> 16 }
 
-// storeQ8 is given the token's key as an operand's blocks.
+// storeQ8 writes both of a token, whose key is given as an operand's blocks.
 func (c Cache) storeQ8(keys, scales, values []uint32, i int, k []byte, v []float32) {
 	const scaleWords = scaleBytes / 4
 	for ; len(k) > 0; k, keys = k[blockBytes:], keys[q8Bytes/4:] {

@@ -14,6 +14,10 @@ type Product struct {
 	Bias     []float32 // [W.N] or nil
 	Act      kernel.Act
 	Residual []float32 // [M, W.N], rows LDC apart, or nil; may be C
+
+	// Next, shaped for M rows of W.N values, or nil, receives C as well, while it
+	// is in the first cache. It may not be A.
+	Next *Operand
 }
 
 // stripPanels is the number of panels that a part of a product of many rows
@@ -78,6 +82,9 @@ func (j *job) strip(lo, hi int) {
 		}
 		if j.Residual != nil {
 			j.u.cpu.RowAdd(c, j.Residual[r*j.LDC:][from:to])
+		}
+		if j.Next != nil {
+			j.u.setPart(j.Next, r, from, c)
 		}
 	}
 }

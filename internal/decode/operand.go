@@ -32,8 +32,20 @@ func (f *format) steps(k int) int { return (k + f.unit - 1) / f.unit }
 
 // Set converts x, a row of as many values as Shape was told. Rows may be set by
 // several threads together.
-func (u *Unit) Set(op *Operand, r int, x []float32) {
-	to := op.data[r*op.stride:][:op.f.steps(len(x))*op.f.aStep]
+func (u *Unit) Set(op *Operand, r int, x []float32) { u.setPart(op, r, 0, x) }
+
+// Floats is the rows of an operand that keeps values as they are, ld floats apart,
+// to be filled in instead of Set; nil if this one converts them.
+func (u *Unit) Floats(op *Operand) (rows []float32, ld int) {
+	if op.f != &u.k.f32 {
+		return nil, 0
+	}
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(op.data))), len(op.data)/4), op.stride / 4
+}
+
+// setPart sets the values of row r from value from on, a multiple of BlockLen.
+func (u *Unit) setPart(op *Operand, r, from int, x []float32) {
+	to := op.data[r*op.stride+from/op.f.unit*op.f.aStep:][:op.f.steps(len(x))*op.f.aStep]
 	if op.f == &u.k.f32 {
 		copy(unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(to))), len(x)), x)
 		return
