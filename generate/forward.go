@@ -206,9 +206,9 @@ func (f *forwarder) mlp(l, rows int) {
 	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.proj, Bias: b.projB, Residual: f.x, C: f.y, LDC: e})
 	f.normed(f.y, b.gain2, b.bias2, rows)
 	fc := decode.Product{M: rows, A: &f.op, W: b.fc, Bias: b.fcB, Act: f.act}
-	f.u.Shape(&f.next, f.dtype, rows, in)
-	if fc.C, fc.LDC = f.u.Floats(&f.next); fc.C == nil {
-		fc.C, fc.LDC, fc.Next = grow(&f.fc, rows*in), in, &f.next
+	var convert bool
+	if fc.C, fc.LDC, convert = f.target(&f.next, &f.fc, rows, in); convert {
+		fc.Next = &f.next
 	}
 	f.u.Multiply(&fc)
 	f.u.Multiply(&decode.Product{M: rows, A: &f.next, W: b.out, Bias: b.outB, Residual: f.y, C: f.x, LDC: e})
@@ -218,12 +218,7 @@ func (f *forwarder) mlp(l, rows int) {
 func (f *forwarder) normed(x, gain, bias []float32, rows int) {
 	e := f.c.NEmbd
 	eps := float32(f.c.LayerNormEpsilon)
-	f.u.Shape(&f.op, f.dtype, rows, e)
-	norm, ld := f.u.Floats(&f.op)
-	convert := norm == nil
-	if convert {
-		norm, ld = grow(&f.norm, rows*e), e
-	}
+	norm, ld, convert := f.target(&f.op, &f.norm, rows, e)
 	f.u.EachRow(rows, func(r int) {
 		y := norm[r*ld:][:e]
 		f.cpu.RowNorm(y, x[r*e:][:e], gain, bias, eps)
@@ -231,6 +226,16 @@ func (f *forwarder) normed(x, gain, bias []float32, rows int) {
 			f.u.Set(&f.op, r, y)
 		}
 	})
+}
+
+// target shapes op and says where to write its rows, ld floats apart: into op if
+// it keeps floats, else into buf, to be converted.
+func (f *forwarder) target(op *decode.Operand, buf *[]float32, rows, width int) (x []float32, ld int, convert bool) {
+	f.u.Shape(op, f.dtype, rows, width)
+	if x, ld = f.u.Floats(op); x != nil {
+		return x, ld, false
+	}
+	return grow(buf, rows*width), width, true
 }
 
 // grow makes a buffer hold n floats.

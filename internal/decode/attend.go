@@ -94,15 +94,14 @@ func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
 	h.u.Shape(key, c.DType, 1, c.HeadDim)
 	h.u.Set(key, 0, h.qkv(r, 1))
 	v := h.qkv(r, 2)
-	switch c.DType {
-	case kernel.Q8_0:
+	if c.DType == kernel.Q8_0 {
 		scales := page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()]
 		c.storeQ8(keys, scales, values, i, key.data[:c.keySteps()*blockBytes], v)
-	default:
-		c.storeKey(keys, i, key.data)
-		if !keyOnly {
-			c.storeValue(values, i, v)
-		}
+		return
+	}
+	c.storeKey(keys, i, key.data)
+	if !keyOnly {
+		c.storeValue(values, i, v)
 	}
 }
 
