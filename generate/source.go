@@ -23,7 +23,7 @@ type Source interface {
 	// embedding's columns are its tokens.
 	Parts(name string, k, n int, d kernel.DType, workers int) decode.Parts
 
-	// Done says that a matrix has been read.
+	// Done says that a tensor has been read.
 	Done(name string)
 }
 

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"promptgen/internal/kernel"
@@ -62,3 +63,43 @@ func TestSourceAddsAdapters(t *testing.T) {
 		}
 	}
 }
+
+// Nothing of where weights came from is in use once they are packed, and each
+// tensor is told to be done with: of a mapped file, nothing stays in memory.
+func TestPackedWeightsAreCopies(t *testing.T) {
+	const vocab = 50
+	text := []int32{3, 1, 4, 1, 5, 9, 2, 6}
+	cpu := newCPU(t, 2)
+	for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0, kernel.Q4_0} {
+		p := randomModel(23, vocab, 32)
+		done := map[string]bool{}
+		for _, tensor := range p.Tensors {
+			done[tensor.Name] = false
+		}
+		r, err := NewReader(told{FromParams(p, nil), done}, cpu, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		want := slices.Clone(r.Read(Part{new(Text), text}))
+		for _, tensor := range p.Tensors {
+			if !done[tensor.Name] {
+				t.Errorf("%v: %s is never done with", d, tensor.Name)
+			}
+			for i := range tensor.Data {
+				tensor.Data[i] = float32(math.NaN())
+			}
+		}
+		if got := r.Read(Part{new(Text), text}); !slices.Equal(got, want) {
+			t.Errorf("%v: the logits changed with the weights they were packed of", d)
+		}
+	}
+}
+
+// told notes which tensors are done with.
+type told struct {
+	Source
+	done map[string]bool
+}
+
+func (s told) Done(name string) { s.done[name] = true }

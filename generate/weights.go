@@ -6,10 +6,13 @@ import (
 	"promptgen/internal/decode"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
+	"promptgen/model"
 )
 
 // weights are a model's parameters as decoding reads them: matrices packed in
-// the dtype of the engine, vectors and positions as they were.
+// the dtype of the engine, vectors and positions copied. Nothing of where they
+// came from stays in use: a look at a mapped file may bring 2 MB around it into
+// memory, and 100 vectors would bring most of the file.
 type weights struct {
 	wte, head  *decode.Matrix // [n_embd, vocab]; one and the same if the head is tied
 	wpe        []float32      // [n_positions, n_embd]
@@ -36,13 +39,7 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 	if block := decode.BlockLen; (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
 		return nil, fault.Usage("%v stores weights in blocks of %d, and the model's n_embd (%d) and n_inner (%d) are no multiples of it: use bf16", d, block, e, in)
 	}
-	size := decode.PackedBytes
-	layer := size(d, e, 3*e) + size(d, e, e) + size(d, e, in) + size(d, in, e)
-	tables := 1
-	if untied {
-		tables = 2
-	}
-	w := &weights{blocks: make([]blockWeights, c.NLayer), mem: decode.NewMemory(tables*size(d, e, c.VocabSize) + c.NLayer*layer)}
+	w := &weights{blocks: make([]blockWeights, c.NLayer), mem: decode.NewMemory(weightBytes(c, untied, d))}
 	p := &packer{u: u, src: src, dtype: d, mem: w.mem}
 	w.wte = p.matrix(embeddingName, e, c.VocabSize)
 	w.head = w.wte
@@ -69,6 +66,22 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 	return w, nil
 }
 
+// weightBytes is the memory that a model's packed weights take.
+func weightBytes(c model.Config, untied bool, d kernel.DType) int {
+	n := 0
+	for _, t := range c.Tensors(untied) {
+		switch {
+		case len(t.Shape) == 1 || t.Name == positionsName:
+			n += decode.FloatBytes(t.Len())
+		case ofTokens(t.Name):
+			n += decode.PackedBytes(d, t.Shape[1], t.Shape[0])
+		default:
+			n += decode.PackedBytes(d, t.Shape[0], t.Shape[1])
+		}
+	}
+	return n
+}
+
 // packer reads tensors until the first error, which stays.
 type packer struct {
 	u     *decode.Unit
@@ -91,7 +104,13 @@ func (p *packer) vector(name string, n int) []float32 {
 		err = fmt.Errorf("value %d is not finite", i)
 	}
 	p.fail(name, err)
-	return v
+	if p.err != nil {
+		return nil
+	}
+	own := p.mem.Floats(n)
+	copy(own, v)
+	p.src.Done(name)
+	return own
 }
 
 func (p *packer) matrix(name string, k, n int) *decode.Matrix {
