@@ -137,7 +137,10 @@ func (f *forwarder) pass(pieces []piece, rows int, all bool) {
 	}
 	for l := range c.NLayer {
 		few := l == c.NLayer-1 && !all
-		f.attention(l, rows, few)
+		if few {
+			f.attendFinal(pieces)
+		}
+		f.attention(l, rows)
 		if few {
 			rows = f.keepFinal(pieces)
 		}
@@ -183,19 +186,48 @@ func (f *forwarder) embed(pieces []piece) {
 	}
 }
 
-// attention sets att to the attention of LN(x), of few only for the pieces' last
-// rows.
-func (f *forwarder) attention(l, rows int, few bool) {
-	b, e := &f.w.blocks[l], f.c.NEmbd
-	f.normed(f.x, b.gain1, b.bias1, rows)
-	f.u.Multiply(&decode.Product{M: rows, A: &f.op, W: b.attn, Bias: b.attnB, C: f.qkv, LDC: 3 * e})
-	f.attn.Layer = l
-	if few {
-		for i := range f.attn.Segments {
-			f.attn.Segments[i].From = f.attn.Segments[i].Rows - 1
+// attendFinal has only the pieces' final rows attend.
+func (f *forwarder) attendFinal(pieces []piece) {
+	for i, p := range pieces {
+		s := &f.attn.Segments[i]
+		s.From = s.Rows
+		if p.final {
+			s.From--
 		}
 	}
+}
+
+// attention sets att to the attention of LN(x), for the rows that attend.
+func (f *forwarder) attention(l, rows int) {
+	b := &f.w.blocks[l]
+	f.normed(f.x, b.gain1, b.bias1, rows)
+	f.project(b, rows)
+	f.attn.Layer = l
 	f.u.Attend(&f.attn)
+}
+
+// project sets qkv of rows that normed has prepared. Where few attend and the
+// weights can be cut behind those of the queries, only they have queries.
+func (f *forwarder) project(b *blockWeights, rows int) {
+	e := f.c.NEmbd
+	attend := 0
+	for _, s := range f.attn.Segments {
+		attend += s.Rows - s.From
+	}
+	qkv := decode.Product{M: rows, A: &f.op, W: b.attn, Bias: b.attnB, C: f.qkv, LDC: 3 * e}
+	kv := b.attn.Columns(e, 3*e)
+	if attend > rows/4 || kv == nil {
+		f.u.Multiply(&qkv)
+		return
+	}
+	q := qkv
+	qkv.W, qkv.Bias, qkv.C = kv, b.attnB[e:], f.qkv[e:]
+	f.u.Multiply(&qkv)
+	q.W, q.Bias = b.attn.Columns(0, e), b.attnB[:e]
+	for _, s := range f.attn.Segments {
+		q.Row, q.M = s.Row+s.From, s.Rows-s.From
+		f.u.Multiply(&q)
+	}
 }
 
 // mlp ends a layer: x += proj(att); x += mlp(LN(x)).

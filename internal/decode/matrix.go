@@ -121,6 +121,19 @@ func turn(rows, columns []float32, k, n int) {
 	}
 }
 
+// Columns is columns [lo,hi) of m, which shares its memory; nil if they do not
+// begin with a panel.
+func (m *Matrix) Columns(lo, hi int) *Matrix {
+	if lo%panelCols > 0 {
+		return nil
+	}
+	size := m.steps * m.f.bStep
+	part := *m
+	part.N = hi - lo
+	part.data = m.data[lo/panelCols*size : (hi+panelCols-1)/panelCols*size]
+	return &part
+}
+
 // Bytes is what the weights take, and what a product reads.
 func (m *Matrix) Bytes() int { return len(m.data) }
 

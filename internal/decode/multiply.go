@@ -2,20 +2,21 @@ package decode
 
 import "promptgen/internal/kernel"
 
-// Product is C [M, W.N] = act(A·W + bias) + residual, for rows of A [M, W.K] of
-// W's dtype.
+// Product is C [M, W.N] = act(A·W + bias) + residual, for M rows of A [·, W.K] of
+// W's dtype, from Row on.
 type Product struct {
-	M   int
+	Row, M int
+
 	A   *Operand
 	W   *Matrix
-	C   []float32 // rows LDC apart
+	C   []float32 // rows LDC apart, as many as A has
 	LDC int       // at least W.N
 
 	Bias     []float32 // [W.N] or nil
 	Act      kernel.Act
-	Residual []float32 // [M, W.N], rows LDC apart, or nil; may be C
+	Residual []float32 // rows as in C, or nil; may be C
 
-	// Next, shaped for M rows of W.N values, or nil, receives C as well, while it
+	// Next, shaped for rows of W.N values, or nil, receives C as well, while it
 	// is in the first cache. It may not be A.
 	Next *Operand
 }
@@ -46,7 +47,7 @@ func (u *Unit) Multiply(p *Product) {
 		if r0 >= p.M {
 			return
 		}
-		j := job{p, u, &u.per[worker], r0, min(rows, p.M-r0)}
+		j := job{p, u, &u.per[worker], p.Row + r0, min(rows, p.M-r0)}
 		j.strip(i%strips*strip, min((i%strips+1)*strip, panels))
 	})
 }

@@ -51,6 +51,40 @@ func TestNextOperand(t *testing.T) {
 	})
 }
 
+// Some columns of some rows are, to the bit, what they are of the whole product,
+// and nothing else is written.
+func TestColumnsOfRows(t *testing.T) {
+	everyISA(t, func(t *testing.T, u *decode.Unit) {
+		const m, k, n = 45, 64, 150
+		r := rand.New(rand.NewPCG(15, 16))
+		for _, d := range dtypes {
+			w := pack(t, u, d, k, n, random(r, k*n))
+			var a decode.Operand
+			u.Shape(&a, d, m, k)
+			for i := range m {
+				u.Set(&a, i, random(r, k))
+			}
+			bias, whole := random(r, n), make([]float32, m*n)
+			u.Multiply(&decode.Product{M: m, A: &a, W: w, Bias: bias, C: whole, LDC: n})
+			for _, c := range []struct{ row, rows, lo, hi int }{{0, m, 32, n}, {44, 1, 0, 64}, {3, 40, 64, 96}, {7, 0, 0, n}} {
+				got, want := make([]float32, m*n), make([]float32, m*n)
+				for i := c.row; i < c.row+c.rows; i++ {
+					copy(want[i*n+c.lo:i*n+c.hi], whole[i*n+c.lo:])
+				}
+				u.Multiply(&decode.Product{
+					Row: c.row, M: c.rows, A: &a, W: w.Columns(c.lo, c.hi), Bias: bias[c.lo:c.hi], C: got[c.lo:], LDC: n,
+				})
+				if !slices.Equal(got, want) {
+					t.Errorf("%v, %+v: not what the whole product has there", d, c)
+				}
+			}
+			if w.Columns(16, 64) != nil {
+				t.Errorf("%v: columns that begin within a panel", d)
+			}
+		}
+	})
+}
+
 // A value that is not finite stays so in the cache, however its page was filled:
 // whoever attends to it gets no number.
 func TestCacheKeepsNotFinite(t *testing.T) {
