@@ -32,6 +32,10 @@ type EngineOptions struct {
 	// that begin alike; 0: MaxContext; negative: nothing is kept.
 	PrefixTokens int
 
+	// Lent is memory that packed weights may lie in until Close, pieces that begin
+	// with cache lines; what does not fit there is taken from the system.
+	Lent [][]float32
+
 	BOS, EOS *int32 // first and last token of a text; nil: [MASK] and [CLS]; negative: none
 }
 
@@ -120,7 +124,7 @@ func NewEngineFrom(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Engi
 	e := &Engine{c: c, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	e.bos, e.eos = e.special(o.BOS, "[MASK]"), e.special(o.EOS, "[CLS]")
 	e.banned = e.neverDrawn()
-	f, err := newForwarder(cpu, src, o.DType)
+	f, err := newForwarder(cpu, src, o.DType, o.Lent)
 	if err != nil {
 		return nil, err
 	}

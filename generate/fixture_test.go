@@ -61,7 +61,7 @@ func wordTokenizer(t testing.TB, n int) *tokenizer.Tokenizer {
 
 func newTestForwarder(t testing.TB, cpu *kernel.CPU, p *model.Params, d kernel.DType) *forwarder {
 	t.Helper()
-	f, err := newForwarder(cpu, FromParams(p, nil), d)
+	f, err := newForwarder(cpu, FromParams(p, nil), d, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,14 +37,14 @@ type segment struct {
 	ids   []int32
 }
 
-func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, error) {
+func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType, lent [][]float32) (*forwarder, error) {
 	u := decode.New(cpu)
-	w, err := packWeights(u, src, d)
+	w, err := packWeights(u, src, d, lent)
 	if err != nil {
 		return nil, err
 	}
 	c, _ := src.Config()
-	layout := decode.Cache{Layers: c.NLayer, Heads: c.NHead, HeadDim: c.HeadDim(), DType: cacheType(d)}
+	layout := cacheLayout(c, d)
 	act := map[model.Activation]kernel.Act{
 		model.GELUNew: kernel.ActGELUNew, model.GELU: kernel.ActGELU, model.ReLU: kernel.ActReLU,
 	}[c.Act()]
@@ -52,6 +52,11 @@ func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType) (*forwarder, erro
 		cpu: cpu, u: u, c: c, w: w, dtype: d, act: act, pool: &pool{layout: layout},
 		attn: decode.Attention{Cache: layout},
 	}, nil
+}
+
+// cacheLayout is how the cache's pages lie.
+func cacheLayout(c model.Config, d kernel.DType) decode.Cache {
+	return decode.Cache{Layers: c.NLayer, Heads: c.NHead, HeadDim: c.HeadDim(), DType: cacheType(d)}
 }
 
 // cacheType is what the cache holds beside weights in d. With quantized weights
@@ -65,6 +70,20 @@ func cacheType(d kernel.DType) kernel.DType {
 		return kernel.FP32
 	}
 	return kernel.BF16
+}
+
+// Need is what an engine for weights in d takes at most while it writes one text
+// of n tokens at a time and keeps nothing of it (PrefixTokens -1): the pieces of
+// the weights, of which what fits may lie in EngineOptions.Lent (decode.Beside),
+// other mapped memory, and Go's heap.
+func Need(c model.Config, untied bool, d kernel.DType, n int) (weights []int, mapped, heap int64) {
+	pages := pagesOf(n) * 4 * cacheLayout(c, d).Words()
+	mappings := 1 + (pagesOf(n)+slabPages-1)/slabPages
+	mapped = int64(pages + mappings*decode.HugePage)
+	e, in, rows := int64(c.NEmbd), int64(c.Inner()), int64(min(n, passRows))
+	activations := rows * (4*e + 3*e + in) // x, y, norm, att; qkv; fc
+	operands := rows * (e + in + 64)
+	return weightSizes(c, untied, d), mapped, 4 * (activations + operands + 2*int64(c.VocabSize) + e)
 }
 
 // close gives the packed weights and the cache's pages back.

@@ -26,7 +26,7 @@ type Part struct {
 // NewReader packs the weights of src in the format d. cpu is the Reader's until
 // Close.
 func NewReader(src Source, cpu *kernel.CPU, d kernel.DType) (*Reader, error) {
-	f, err := newForwarder(cpu, src, d)
+	f, err := newForwarder(cpu, src, d, nil)
 	if err != nil {
 		return nil, err
 	}

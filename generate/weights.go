@@ -30,7 +30,7 @@ type blockWeights struct {
 
 // packWeights packs a source's weights for products in d. A value that is not
 // finite is an error that names its tensor.
-func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
+func packWeights(u *decode.Unit, src Source, d kernel.DType, lent [][]float32) (*weights, error) {
 	if d == kernel.FP16 || d > kernel.Q4_0 {
 		return nil, fault.Usage("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", d)
 	}
@@ -39,13 +39,10 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 	if block := decode.BlockLen; (d == kernel.Q8_0 || d == kernel.Q4_0) && (e%block != 0 || in%block != 0) {
 		return nil, fault.Usage("%v stores weights in blocks of %d, and the model's n_embd (%d) and n_inner (%d) are no multiples of it: use bf16", d, block, e, in)
 	}
-	w := &weights{blocks: make([]blockWeights, c.NLayer), mem: decode.NewMemory(weightBytes(c, untied, d))}
+	w := &weights{blocks: make([]blockWeights, c.NLayer), mem: decode.NewMemory(weightSizes(c, untied, d), lent)}
 	p := &packer{u: u, src: src, dtype: d, mem: w.mem}
 	w.wte = p.matrix(embeddingName, e, c.VocabSize)
 	w.head = w.wte
-	if untied {
-		w.head = p.matrix(headName, e, c.VocabSize)
-	}
 	w.wpe = p.vector(positionsName, c.NPositions*e)
 	for l := range w.blocks {
 		at := fmt.Sprintf("transformer.h.%d.", l)
@@ -59,6 +56,9 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 		}
 	}
 	w.gain, w.bias = p.vector("transformer.ln_f.weight", e), p.vector("transformer.ln_f.bias", e)
+	if untied {
+		w.head = p.matrix(headName, e, c.VocabSize)
+	}
 	if p.err != nil {
 		w.free()
 		return nil, p.err
@@ -66,20 +66,21 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType) (*weights, error) {
 	return w, nil
 }
 
-// weightBytes is the memory that a model's packed weights take.
-func weightBytes(c model.Config, untied bool, d kernel.DType) int {
-	n := 0
+// weightSizes is the memory that a model's packed weights take, in the order in
+// which packWeights packs them.
+func weightSizes(c model.Config, untied bool, d kernel.DType) []int {
+	var sizes []int
 	for _, t := range c.Tensors(untied) {
 		switch {
 		case len(t.Shape) == 1 || t.Name == positionsName:
-			n += decode.FloatBytes(t.Len())
+			sizes = append(sizes, decode.FloatBytes(t.Len()))
 		case ofTokens(t.Name):
-			n += decode.PackedBytes(d, t.Shape[1], t.Shape[0])
+			sizes = append(sizes, decode.PackedBytes(d, t.Shape[1], t.Shape[0]))
 		default:
-			n += decode.PackedBytes(d, t.Shape[0], t.Shape[1])
+			sizes = append(sizes, decode.PackedBytes(d, t.Shape[0], t.Shape[1]))
 		}
 	}
-	return n
+	return sizes
 }
 
 // packer reads tensors until the first error, which stays.

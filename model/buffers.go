@@ -39,6 +39,8 @@ type Buffer struct {
 	Phase Phase
 	Len   int // elements of 4 bytes (float32, int32, or two bfloat16)
 
+	between bool // means something between two steps
+
 	floats []*[]float32 // what is laid over it
 	ints   *[]int32
 	halves *[]uint16
@@ -111,6 +113,8 @@ type buffers struct {
 	dqkv   []float32 // [rows, 3C]
 	logits []float32 // [chunk of rows, V]
 
+	spare [][]float32 // what means nothing between two steps
+
 	low, dlow []float32 // [rows, rank] between the halves of an adapter, and its gradient
 	lowIn     []float32 // [rows, in] what goes into an adapter under its dropout
 }
@@ -133,12 +137,16 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 		l.reach = o.Trainable.reach(c, untied)
 		l.add(Gradients, Always, "gradients", int(o.Trainable.Len(c, untied)), &b.grads)
 	}
+	first := len(l.table)
 	if backward && (o.Trainable.all() || o.Trainable.marks(c, untied)[0]) { // the token embedding
 		slots := min(vocab, o.Sequences*o.SeqLen)
 		l.add(Gradients, Always, "looked-up rows", slots*width, &b.lookup)
 		l.addInts("row of a token", vocab, &b.slotOf)
 		l.addInts("token of a row", slots, &b.slotID)
 		l.addInts("token rows", rows, &b.slots)
+		for i := range l.table[first:] {
+			l.table[first+i].between = true
+		}
 	}
 	l.addInts("token ids", rows, &b.ids)
 	l.addInts("targets", rows, &b.targets)
@@ -313,7 +321,42 @@ func newBuffers(c Config, untied bool, o GraphOptions) (*buffers, error) {
 			*r.halves = unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(mem))), 2*len(mem))
 		}
 	}
+	for _, p := range spare(table) {
+		b.spare = append(b.spare, arena[p[0]:p[1]:p[1]])
+	}
 	return b, nil
+}
+
+// spare is the pieces [lo,hi) of a graph's memory, in elements, that mean nothing
+// between two steps.
+func spare(table []Buffer) (pieces [][2]int) {
+	lo, hi := 0, 0
+	cut := func() {
+		if lo < hi {
+			pieces = append(pieces, [2]int{lo, hi})
+		}
+	}
+	for _, r := range table {
+		if r.Phase != Always {
+			continue
+		}
+		if r.between {
+			cut()
+			lo = hi + r.padded()
+		}
+		hi += r.padded()
+	}
+	hi = int(Bytes(table) / 4) // the phases
+	cut()
+	return pieces
+}
+
+// SpareBytes is the size of each piece of Graph.Spare.
+func SpareBytes(table []Buffer) (sizes []int) {
+	for _, p := range spare(table) {
+		sizes = append(sizes, 4*(p[1]-p[0]))
+	}
+	return sizes
 }
 
 // asInt32 is the same memory as integers.

@@ -422,6 +422,11 @@ func (g *Graph) Grads() *Params {
 	return g.grads
 }
 
+// Spare is the memory of the graph that means nothing after an update until
+// ZeroGrads, the gradients of matrices and vectors among it: others may use it as
+// long. Its pieces begin with cache lines if the graph's memory does.
+func (g *Graph) Spare() [][]float32 { return g.buf.spare }
+
 // ZeroGrads forgets the gradients.
 func (g *Graph) ZeroGrads() {
 	g.clearLookups()

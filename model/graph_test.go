@@ -292,6 +292,45 @@ func TestZeroGrads(t *testing.T) {
 	}
 }
 
+// What is spare between two steps may be overwritten, and only what a step looks
+// at before it writes it is not: the gradients stay the same to the bit.
+func TestSpareMeansNothing(t *testing.T) {
+	c := tiny(0.1)
+	ids := randomIDs(2*c.NCtx, c.VocabSize, 1)
+	for _, o := range []model.GraphOptions{
+		{}, {BF16: true, StoreBF16: true}, {Recompute: model.RecomputeLayers},
+		{Trainable: model.Trainable{Freeze: []string{"wte", "h.0"}}},
+	} {
+		o.Batch, o.SeqLen = 2, c.NCtx
+		g := newGraph(t, newCPU(t, 2), randomParams(c, false, 1), o)
+		var want []model.Tensor
+		for range 3 {
+			gradients(t, g, ids, c.NCtx, 2, model.DropKey{Seed: 1})
+			got := g.Grads().Tensors
+			if want == nil {
+				for _, tensor := range got {
+					tensor.Data = slices.Clone(tensor.Data)
+					want = append(want, tensor)
+				}
+			}
+			sameBits(t, fmt.Sprintf("%+v", o), got, want)
+			bytes := 0
+			for i, piece := range g.Spare() {
+				for j := range piece {
+					piece[j] = float32(math.NaN())
+				}
+				bytes += 4 * len(piece)
+				if n := model.SpareBytes(model.Buffers(c, false, o))[i]; n != 4*len(piece) {
+					t.Errorf("%+v: piece %d has %d bytes, planned are %d", o, i, 4*len(piece), n)
+				}
+			}
+			if all := model.Bytes(model.Buffers(c, false, o)); int64(bytes) < all/2 {
+				t.Errorf("%+v: only %d of %d bytes are spare", o, bytes, all)
+			}
+		}
+	}
+}
+
 // A steady step allocates next to nothing: what remains is the machine's own
 // bookkeeping, a few small objects a node.
 func TestStepAllocations(t *testing.T) {

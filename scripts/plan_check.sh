@@ -95,5 +95,11 @@ for recompute in off on; do # moments in bf16
 	check mini "$mini" fp32 $recompute 4 256 --optimizer-state bf16
 	check small "$small" bf16 $recompute 1 512 --optimizer-state bf16
 done
+for at in "test" "mini"; do # and drawing samples
+	check $at "${!at}" fp32 off 4 128 --sample-prompt 第一
+	check $at "${!at}" bf16 on 4 128 --sample-prompt 第一 --freeze wte,wpe
+done
+check small "$small" fp32 off 1 256 --sample-prompt 第一
+[ -n "${FEW:-}" ] || check small "$small" fp32 off 1 256 --sample-prompt 第一 --init-from base/final_model --lora-rank 16
 echo "$done configurations"
 exit $failed

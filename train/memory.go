@@ -84,6 +84,10 @@ func (t *trainer) wantedMemory() memory.Settings {
 	if t.set != nil {
 		s.Data += t.set.InMemory()
 	}
+	if len(t.o.SamplePrompts) > 0 {
+		weights, mapped, heap := t.samplesNeed()
+		s.Guests, s.Beside, s.Data = weights, mapped, s.Data+heap
+	}
 	return s
 }
 

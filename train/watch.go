@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"unicode/utf8"
 
 	"promptgen/generate"
 	"promptgen/internal/host"
@@ -161,6 +162,15 @@ type sampler struct {
 	dtype    kernel.DType
 }
 
+// samplesNeed is the memory that sample takes (generate.Need).
+func (t *trainer) samplesNeed() (weights []int, mapped, heap int64) {
+	tokens := 0
+	for _, p := range t.o.SamplePrompts {
+		tokens = max(tokens, utf8.RuneCountInString(p)+1+sampleLength) // a token is a character or more
+	}
+	return generate.Need(t.cfg, t.untied, t.o.DType, min(tokens, t.cfg.NCtx))
+}
+
 // sample writes on from each prompt.
 func (t *trainer) sample(ctx context.Context) error {
 	s := t.sampler
@@ -168,7 +178,7 @@ func (t *trainer) sample(ctx context.Context) error {
 		return nil
 	}
 	engine, err := generate.NewEngine(t.params, s.tok, t.cpu, generate.EngineOptions{
-		DType: s.dtype, Slots: len(s.prompts), BOS: &s.bos, EOS: &s.eos,
+		DType: s.dtype, Slots: 1, PrefixTokens: -1, BOS: &s.bos, EOS: &s.eos, Lent: t.graph.Spare(),
 	})
 	if err != nil {
 		return err

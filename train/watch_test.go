@@ -3,6 +3,8 @@ package train_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
 	"promptgen/internal/tfevents/tfread"
 	"promptgen/train"
 	"promptgen/train/runlog"
@@ -104,6 +107,31 @@ func TestEventsAgreeWithMetrics(t *testing.T) {
 	}
 	if s := rec.samples[0]; !strings.HasPrefix(s.Text, "一丁") || len(s.Text) <= len("一丁") {
 		t.Errorf("sample %+v", s)
+	}
+}
+
+// Samples borrow the gradients' and activations' memory: the weights that a run
+// ends with are the same with and without them, to the bit.
+func TestSamplesChangeNothing(t *testing.T) {
+	for _, d := range []kernel.DType{kernel.FP32, kernel.BF16} {
+		var sums []string
+		for _, prompts := range [][]string{nil, {"一丁", "七"}} {
+			o := heldOutOptions(t)
+			o.DType, o.EvalEvery, o.BatchSize, o.SamplePrompts = d, 1, 2, prompts
+			var rec recorder
+			mustRun(t, o, &rec)
+			if len(prompts) > 0 && len(rec.samples) < 4 {
+				t.Fatalf("%d samples", len(rec.samples))
+			}
+			weights, err := os.ReadFile(filepath.Join(o.Out, "final_model", "model.safetensors"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums = append(sums, fmt.Sprintf("%x", sha256.Sum256(weights)))
+		}
+		if sums[0] != sums[1] {
+			t.Errorf("%v: samples changed the weights", d)
+		}
 	}
 }
 

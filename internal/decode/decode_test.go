@@ -48,7 +48,7 @@ func pack(t testing.TB, u *decode.Unit, d kernel.DType, k, n int, w []float32) *
 
 func packParts(t testing.TB, u *decode.Unit, d kernel.DType, k, n int, parts decode.Parts) *decode.Matrix {
 	t.Helper()
-	mem := decode.NewMemory(decode.PackedBytes(d, k, n))
+	mem := decode.NewMemory([]int{decode.PackedBytes(d, k, n)}, nil)
 	t.Cleanup(mem.Free)
 	m, err := u.Pack(mem, d, k, n, parts)
 	if err != nil {
@@ -364,7 +364,7 @@ func TestNotFinite(t *testing.T) {
 				w[37*k+33] = float32(bad)
 				columns := func(_, lo, hi int) (decode.Part, error) { return decode.Part{Columns: w[lo*k : hi*k]}, nil }
 				for _, parts := range []decode.Parts{encoded(d, k, w), columns} {
-					mem := decode.NewMemory(decode.PackedBytes(d, k, n))
+					mem := decode.NewMemory([]int{decode.PackedBytes(d, k, n)}, nil)
 					if _, err := u.Pack(mem, d, k, n, parts); err == nil || !strings.Contains(err.Error(), "column 37") {
 						t.Errorf("%v, %v: %v", d, bad, err)
 					}
@@ -388,7 +388,7 @@ func TestNotFinite(t *testing.T) {
 		}
 	})
 	u := newUnit(t, "", 1)
-	mem := decode.NewMemory(1 << 16)
+	mem := decode.NewMemory([]int{1 << 16}, nil)
 	defer mem.Free()
 	if _, err := u.Pack(mem, kernel.Q8_0, 33, 1, nil); err == nil {
 		t.Error("a ragged block was packed")

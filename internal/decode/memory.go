@@ -1,27 +1,61 @@
 package decode
 
-import "unsafe"
+import (
+	"slices"
+	"unsafe"
+)
 
 // Memory is one mapping that packed matrices and vectors lie in side by side:
 // small ones would have no huge pages of their own.
 type Memory struct {
-	rest []byte
+	rest [][]byte // of each piece; the mapping is the last
 	free func()
 }
 
-// NewMemory has room for so many bytes. It takes none of the machine's before
-// they are written to.
-func NewMemory(n int) *Memory {
+// HugePage is the size of the system's large pages: a mapping may take as much
+// more than it was asked for.
+const HugePage = 2 << 20
+
+// NewMemory has room for what will be taken in these sizes, one after another.
+// What fits into the pieces that are lent to it, which begin with cache lines,
+// lies there; of the rest, none of the machine's memory is taken before it is
+// written to.
+func NewMemory(sizes []int, lent [][]float32) *Memory {
 	m := &Memory{}
-	m.rest, m.free = allocate(n)
+	var room []int
+	for _, f := range lent {
+		m.rest = append(m.rest, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(f))), 4*len(f)))
+		room = append(room, 4*len(f))
+	}
+	own, free := allocate(Beside(sizes, room...))
+	m.rest, m.free = append(m.rest, own), free
 	return m
 }
 
-// Take is the next n bytes, beginning with a cache line.
+// Take is the next n bytes, beginning with a cache line; anything may be in them.
 func (m *Memory) Take(n int) []byte {
-	b := m.rest[:n:n]
-	m.rest = m.rest[min(roundUp(n, lineBytes), len(m.rest)):]
+	i := 0
+	for n > len(m.rest[i]) {
+		i++
+	}
+	b := m.rest[i][:n:n]
+	m.rest[i] = m.rest[i][min(roundUp(n, lineBytes), len(m.rest[i])):]
 	return b
+}
+
+// Beside is how much of what is taken in these sizes, one after another, does not
+// fit into lent pieces of so many bytes.
+func Beside(sizes []int, lent ...int) int {
+	rest, beside := slices.Clone(lent), 0
+	for _, n := range sizes {
+		i := slices.IndexFunc(rest, func(r int) bool { return n <= r })
+		if i < 0 {
+			beside += roundUp(n, lineBytes)
+			continue
+		}
+		rest[i] -= min(roundUp(n, lineBytes), rest[i])
+	}
+	return beside
 }
 
 // FloatBytes is what Floats takes.

@@ -6,9 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hugePage is the size of the system's large pages.
-const hugePage = 2 << 20
-
 // allocate returns n zeroed bytes outside the collector's heap, on huge pages
 // where the system has them: walking through weights then costs few page-table
 // look-ups.
@@ -16,11 +13,11 @@ func allocate(n int) (b []byte, free func()) {
 	if n == 0 {
 		return nil, func() {}
 	}
-	all, err := unix.Mmap(-1, 0, n+hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	all, err := unix.Mmap(-1, 0, n+HugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return aligned(n), func() {}
 	}
 	_ = unix.Madvise(all, unix.MADV_HUGEPAGE) // a wish
-	off := -int(uintptr(unsafe.Pointer(&all[0]))) & (hugePage - 1)
+	off := -int(uintptr(unsafe.Pointer(&all[0]))) & (HugePage - 1)
 	return all[off : off+n : off+n], func() { _ = unix.Munmap(all) }
 }

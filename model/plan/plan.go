@@ -15,6 +15,7 @@ import (
 	"math"
 
 	"promptgen/internal/arena"
+	"promptgen/internal/decode"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -46,6 +47,12 @@ type Settings struct {
 	// Data is memory for the tokens and their order: little, unless they come
 	// from the original's text files.
 	Data int64
+
+	// Others work between two steps (samples of a validation): they put pieces of
+	// Guests bytes into the graph's spare memory, as far as they fit, one after
+	// another, and take Beside as well, outside of Go's heap.
+	Guests []int
+	Beside int64
 }
 
 // Graph is the options of the graph that these settings describe.
@@ -109,7 +116,8 @@ func Of(c model.Config, s Settings) (Parts, error) {
 	}
 	phases = model.Bytes(table) - p.Gradients - p.Activations - p.Workspace
 	p.Weights, p.Optimizer = weightBytes(c, s), momentBytes(c, s)
-	p.Workspace += phases + kernel.ScratchBytes(shape(c, s)) + s.Data + ids(c, s)
+	p.Workspace += phases + kernel.ScratchBytes(shape(c, s)) + s.Data + ids(c, s) +
+		s.Beside + int64(decode.Beside(s.Guests, model.SpareBytes(table)...))
 	p.Runtime = Runtime
 	// The arena is a whole number of huge pages.
 	arenaBytes := ArenaBytes(c, s)
@@ -171,7 +179,7 @@ func check(c model.Config, s Settings) error {
 	if s.Batch < 1 || s.Batch > 1<<16 || s.Sequences < 0 || s.Sequences > 1<<32 {
 		l.Addf("the batch must be between 1 and %d, not %d of %d", 1<<16, s.Batch, s.Sequences)
 	}
-	if s.Threads < 0 || s.Threads > 1<<16 || s.Data < 0 {
+	if s.Threads < 0 || s.Threads > 1<<16 || s.Data < 0 || s.Beside < 0 {
 		l.Addf("threads must be between 0 and %d, not %d", 1<<16, s.Threads)
 	}
 	if err := l.Err("plan"); err != nil {
@@ -192,5 +200,5 @@ func bound(c model.Config, s Settings) float64 {
 	slots := min(vocab, float64(max(s.Batch, s.Sequences))*float64(c.NCtx)) * width
 	activations := rows * (layers + 2) * (16*width + 4*inner + float64(c.NHead) + 64)
 	scratch := float64(max(1, s.Threads)) * (1e6 + 400*float64(c.NCtx) + 40*float64(c.NCtx)*width)
-	return 16*params + 4*(slots+activations+rows*vocab+10*vocab+scratch) + float64(s.Data)
+	return 16*params + 4*(slots+activations+rows*vocab+10*vocab+scratch) + float64(s.Data) + float64(s.Beside)
 }
