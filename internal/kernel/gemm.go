@@ -39,6 +39,8 @@ type Gemm struct {
 	// Through, [M,N] with rows LDC apart or nil, is an x of which C turns out to
 	// be the gradient of Act(x): C becomes the gradient of x, and x Act(x).
 	Through []float32
+
+	halves bool // A is bf16 already, two to a float, as isa.halve leaves it; LDA counts floats
 }
 
 // A product of few rows is not worth blocking.
@@ -129,7 +131,7 @@ func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
 	if d := &c.isa.direct; g.M <= directRows && !g.TransB && !g.BF16 && d.runDirect != nil {
 		j.t = d
 	}
-	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA}
+	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA, halves: g.halves}
 	j.b = operand{x: j.B, ld: j.LDB, kStride: !g.TransB, shared: true}
 	return true
 }

@@ -33,23 +33,24 @@ func HeadRows(rows, seqLen int) int {
 
 // HeadLoss computes losses[r] = -log softmax(H·Wᵀ)[r, Targets[r]].
 func (c *CPU) HeadLoss(h *Head, losses []float32) {
-	h.chunks(func(lo, hi int) { c.headChunk(h, losses, lo, hi, false) })
+	h.chunks(func(lo, hi int) { c.headChunk(h, losses, lo, hi, false, false) })
 }
 
 // HeadLossGrad computes the losses, adds the gradient of W to dw [Vocab,Width],
 // and overwrites dh [Rows,Width], which may be H; a nil dh or dw is not wanted.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
+	halves := h.BF16 && c.isa.halve != nil
 	h.chunks(func(lo, hi int) {
-		d := c.headChunk(h, losses, lo, hi, true)
+		d := c.headChunk(h, losses, lo, hi, true, halves)
 		if dw != nil {
 			c.Gemm(&Gemm{
 				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: lo > 0 || !h.Fresh, KBlock: h.SeqLen,
-				A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16,
+				A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16, halves: halves,
 			})
 		}
 		if dh != nil {
 			c.Gemm(&Gemm{
-				M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16,
+				M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16, halves: halves,
 			})
 		}
 	})
@@ -72,19 +73,19 @@ type headJob struct {
 	cpu            *CPU
 	logits, losses []float32
 	lo             int
-	grad           bool
+	grad, halves   bool // the gradient is wanted, in bf16 (isa.halve)
 }
 
-// headChunk does rows [lo,hi) and returns the logits' gradient, or the
-// unnormalised probabilities if that is not wanted.
-func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, grad bool) []float32 {
+// headChunk does rows [lo,hi) and returns the logits' gradient, as bf16 if halves
+// are wanted, or the unnormalised probabilities if no gradient is.
+func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, grad, halves bool) []float32 {
 	logits := h.Logits
 	if logits == nil {
 		logits = c.chunk.get((hi - lo) * h.Vocab)
 	}
 	logits = logits[:(hi-lo)*h.Vocab]
 	c.Gemm(&Gemm{M: hi - lo, N: h.Vocab, K: h.Width, TransB: true, A: h.H[lo*h.Width:], B: h.W, C: logits, BF16: h.BF16})
-	c.headJob = headJob{*h, c, logits, losses, lo, grad}
+	c.headJob = headJob{*h, c, logits, losses, lo, grad, halves}
 	c.pool.run(hi-lo, &c.headJob)
 	c.headJob = headJob{}
 	return logits
@@ -108,13 +109,25 @@ func (j *headJob) part(_ *worker, i int) {
 	if !j.grad {
 		return
 	}
-	v.scale(row, row, j.Scale/sum)
-	row[target] -= (1 - j.Smooth) * j.Scale
-	if j.Smooth > 0 {
+	scale := j.Scale / sum
+	at := float32(row[target]*scale) - (1-j.Smooth)*j.Scale
+	switch {
+	case j.Smooth > 0:
+		v.scale(row, row, scale)
+		row[target] = at
 		share := j.Smooth * j.Scale / float32(j.Vocab)
 		for k := range row {
 			row[k] -= share
 		}
+		if j.halves {
+			j.cpu.isa.halve(row, 1)
+		}
+	case j.halves:
+		j.cpu.isa.halve(row, scale)
+		asHalves(row)[target] = uint16(bf16Bits(at))
+	default:
+		v.scale(row, row, scale)
+		row[target] = at
 	}
 }
 

@@ -20,6 +20,10 @@ type isa struct {
 	attnBF16 attnCode
 	peak     peakOf
 
+	// halve makes bf16 of scale*x in place, an A that products in bf16 take as it
+	// is; nil where they have no use for it.
+	halve func(x []float32, scale float32)
+
 	vectors
 }
 
@@ -38,6 +42,7 @@ type tile struct {
 	runDirect func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)
 
 	splitA, splitB split // pack panels of mr and of nr columns; nil: one by one
+	splitHalves    split // is splitA of what halve made
 }
 
 // findISA returns the instruction set by its name, or the best for "".

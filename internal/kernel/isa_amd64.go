@@ -94,9 +94,10 @@ func avx512ISA() *isa {
 func bf16ISA() *isa {
 	s := avx512ISA()
 	s.name = "avx512bf16"
-	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32, splitA: packSplit12BF16, splitB: packSplit32BF16}
-	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48, splitA: packSplit8BF16, splitB: packSplit48BF16}
+	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32, splitA: packSplit12BF16, splitB: packSplit32BF16, splitHalves: packSplit12Halves}
+	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48, splitA: packSplit8BF16, splitB: packSplit48BF16, splitHalves: packSplit8Halves}
 	s.attnBF16 = attnPairs()
+	s.halve = halveBF16By
 	s.peak.bf16 = peakBF16
 	return s
 }

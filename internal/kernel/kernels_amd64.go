@@ -59,6 +59,18 @@ func packSplit48(k int, src *float32, stride int, dst *float32, panel int)
 func packSplit48BF16(k int, src *float32, stride int, dst *float32, panel int)
 
 //go:noescape
+func packSplit8Halves(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packSplit12Halves(k int, src *float32, stride int, dst *float32, panel int)
+
+//go:noescape
+func packCopyHalves(pairs int, src *float32, stride int, dst *float32, width int, get int, put int)
+
+//go:noescape
+func halveBF16(blocks int, x *float32, scale float32)
+
+//go:noescape
 func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)
 
 //go:noescape

@@ -5262,6 +5262,186 @@ row:
 	VZEROUPPER
 	RET
 
+// func packSplit8Halves(k int, src *float32, stride int, dst *float32, panel int)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·packSplit8Halves(SB), NOSPLIT, $0-40
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  stride+16(FP), DX
+	MOVQ  panel+32(FP), BX
+	MOVQ  dst+24(FP), SI
+	LEAQ  (SI)(BX*1), DI
+	LEAQ  (DI)(BX*1), R8
+	LEAQ  (R8)(BX*1), R9
+	LEAQ  (R9)(BX*1), R10
+	LEAQ  (R10)(BX*1), BX
+	MOVQ  DX, R11
+	SHLQ  $0x04, R11
+	MOVQ  $0x0000000000000008, R12
+	MOVQ  $-1, R13
+	BZHIQ R12, R13, R13
+	KMOVW R13, K1
+
+row:
+	PREFETCHT1 (CX)(R11*1)
+	VPMOVZXWD  (CX), Z0
+	PREFETCHT1 32(CX)(R11*1)
+	VPMOVZXWD  32(CX), Z1
+	PREFETCHT1 64(CX)(R11*1)
+	VPMOVZXWD  64(CX), Z2
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)(R11*1)
+	VPMOVZXWD  (CX), Z3
+	PREFETCHT1 32(CX)(R11*1)
+	VPMOVZXWD  32(CX), Z4
+	PREFETCHT1 64(CX)(R11*1)
+	VPMOVZXWD  64(CX), Z5
+	ADDQ       DX, CX
+	VPSLLD     $0x10, Z3, Z3
+	VPORD      Z3, Z0, Z0
+	VPSLLD     $0x10, Z4, Z4
+	VPORD      Z4, Z1, Z1
+	VPSLLD     $0x10, Z5, Z5
+	VPORD      Z5, Z2, Z2
+	VMOVUPS    Z0, K1, (SI)
+	ADDQ       $0x00000020, SI
+	VALIGND    $0x08, Z0, Z1, Z8
+	VMOVUPS    Z8, K1, (DI)
+	ADDQ       $0x00000020, DI
+	VMOVUPS    Z1, K1, (R8)
+	ADDQ       $0x00000020, R8
+	VALIGND    $0x08, Z1, Z2, Z8
+	VMOVUPS    Z8, K1, (R9)
+	ADDQ       $0x00000020, R9
+	VMOVUPS    Z2, K1, (R10)
+	ADDQ       $0x00000020, R10
+	VALIGND    $0x08, Z2, Z2, Z8
+	VMOVUPS    Z8, K1, (BX)
+	ADDQ       $0x00000020, BX
+	DECQ       AX
+	JNZ        row
+	VZEROUPPER
+	RET
+
+// func packSplit12Halves(k int, src *float32, stride int, dst *float32, panel int)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·packSplit12Halves(SB), NOSPLIT, $0-40
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  stride+16(FP), DX
+	MOVQ  panel+32(FP), BX
+	MOVQ  dst+24(FP), SI
+	LEAQ  (SI)(BX*1), DI
+	LEAQ  (DI)(BX*1), R8
+	LEAQ  (R8)(BX*1), BX
+	MOVQ  DX, R9
+	SHLQ  $0x04, R9
+	MOVQ  $0x000000000000000c, R10
+	MOVQ  $-1, R11
+	BZHIQ R10, R11, R11
+	KMOVW R11, K1
+
+row:
+	PREFETCHT1 (CX)(R9*1)
+	VPMOVZXWD  (CX), Z0
+	PREFETCHT1 32(CX)(R9*1)
+	VPMOVZXWD  32(CX), Z1
+	PREFETCHT1 64(CX)(R9*1)
+	VPMOVZXWD  64(CX), Z2
+	ADDQ       DX, CX
+	PREFETCHT1 (CX)(R9*1)
+	VPMOVZXWD  (CX), Z3
+	PREFETCHT1 32(CX)(R9*1)
+	VPMOVZXWD  32(CX), Z4
+	PREFETCHT1 64(CX)(R9*1)
+	VPMOVZXWD  64(CX), Z5
+	ADDQ       DX, CX
+	VPSLLD     $0x10, Z3, Z3
+	VPORD      Z3, Z0, Z0
+	VPSLLD     $0x10, Z4, Z4
+	VPORD      Z4, Z1, Z1
+	VPSLLD     $0x10, Z5, Z5
+	VPORD      Z5, Z2, Z2
+	VMOVUPS    Z0, K1, (SI)
+	ADDQ       $0x00000030, SI
+	VALIGND    $0x0c, Z0, Z1, Z8
+	VMOVUPS    Z8, K1, (DI)
+	ADDQ       $0x00000030, DI
+	VALIGND    $0x08, Z1, Z2, Z8
+	VMOVUPS    Z8, K1, (R8)
+	ADDQ       $0x00000030, R8
+	VALIGND    $0x04, Z2, Z2, Z8
+	VMOVUPS    Z8, K1, (BX)
+	ADDQ       $0x00000030, BX
+	DECQ       AX
+	JNZ        row
+	VZEROUPPER
+	RET
+
+// func packCopyHalves(pairs int, src *float32, stride int, dst *float32, width int, get int, put int)
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·packCopyHalves(SB), NOSPLIT, $0-56
+	MOVQ    pairs+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    dst+24(FP), DX
+	MOVQ    stride+16(FP), BX
+	MOVQ    width+32(FP), SI
+	MOVQ    BX, DI
+	SHLQ    $0x03, DI
+	MOVQ    get+40(FP), R8
+	MOVQ    put+48(FP), R9
+	MOVQ    $-1, R10
+	BZHIQ   R9, R10, R10
+	KMOVW   R10, K1
+	KMOVW   K1, K2
+	MOVQ    $-1, R9
+	BZHIQ   R8, R9, R9
+	KMOVW   R9, K1
+	VMOVUPS zip<>+0(SB), Z4
+
+row:
+	PREFETCHT0  (CX)(DI*1)
+	VPMOVZXWD.Z (CX), K1, Z0
+	ADDQ        BX, CX
+	PREFETCHT0  (CX)(DI*1)
+	VPMOVZXWD.Z (CX), K1, Z1
+	ADDQ        BX, CX
+	VPSLLD      $0x10, Z1, Z1
+	VPORD       Z1, Z0, Z3
+	VMOVUPS     Z3, K2, (DX)
+	ADDQ        SI, DX
+	DECQ        AX
+	JNZ         row
+	VZEROUPPER
+	RET
+
+// func halveBF16(blocks int, x *float32, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·halveBF16(SB), NOSPLIT, $0-20
+	MOVQ         blocks+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS scale+16(FP), Z3
+	MOVQ         CX, DX
+
+block:
+	VMULPS (CX), Z3, Z0
+	VMULPS 64(CX), Z3, Z1
+
+	// VCVTNE2PS2BF16 Z0, Z1, Z2
+	BYTE    $0x62
+	BYTE    $0xf2
+	BYTE    $0x77
+	BYTE    $0x48
+	BYTE    $0x72
+	BYTE    $0xd0
+	VMOVUPS Z2, (DX)
+	ADDQ    $0x80, CX
+	ADDQ    $0x40, DX
+	DECQ    AX
+	JNZ     block
+	VZEROUPPER
+	RET
+
 // func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·packTurn(SB), NOSPLIT, $0-56

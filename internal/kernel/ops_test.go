@@ -180,6 +180,53 @@ func TestHead(t *testing.T) {
 	})
 }
 
+// In bf16 the head's gradients are those of operands rounded once; each token's
+// and each row's, for the small ones of tokens that are no target count as well.
+func TestHeadBF16(t *testing.T) {
+	rounded := func(x []float32) []float32 {
+		for i, v := range x {
+			x[i] = kernel.RoundBF16(v)
+		}
+		return x
+	}
+	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
+		for _, s := range [][4]int{{6, 8, 50, 3}, {41, 33, 301, 41}, {70, 64, 467, 35}, {35, 48, 12345, 35}} {
+			h := kernel.Head{Rows: s[0], Width: s[1], Vocab: s[2], SeqLen: s[3], Scale: 0.7, BF16: true}
+			r := rng(uint64(s[2]))
+			h.H, h.W, h.Targets = rounded(normal(r, h.Rows*h.Width, 0)), rounded(normal(r, h.Vocab*h.Width, 0)), make([]int32, h.Rows)
+			for i := range h.W {
+				h.W[i] /= 4
+			}
+			for i := range h.Targets {
+				h.Targets[i] = int32(r.IntN(h.Vocab+1)) - 1
+			}
+			for _, h.Smooth = range []float32{0, 0.125} {
+				losses, wdh, wdw := ref.HeadLoss(f64(h.H), f64(h.W), h.Targets, h.Width, h.Vocab, 0.7, float64(h.Smooth))
+				got, dh, dw := make([]float32, h.Rows), make([]float32, len(h.H)), make([]float32, len(h.W))
+				cpu.HeadLossGrad(&h, got, dh, dw)
+				near(t, "losses", got, losses, 1e-5)
+				nearRows(t, "dh", dh, wdh, h.Width, 4e-3)
+				nearRows(t, "dw", dw, wdw, h.Width, 4e-3)
+			}
+		}
+	})
+}
+
+// nearRows compares rows by the length of their difference, in parts of theirs.
+func nearRows(t *testing.T, what string, got []float32, want []float64, width int, tol float64) {
+	t.Helper()
+	for r := range len(want) / width {
+		var diff, all float64
+		for i, w := range want[r*width:][:width] {
+			d := float64(got[r*width+i]) - w
+			diff, all = diff+d*d, all+w*w
+		}
+		if !(math.Sqrt(diff) <= tol*math.Sqrt(all)) {
+			t.Fatalf("%s: row %d is %g of its length off", what, r, math.Sqrt(diff/all))
+		}
+	}
+}
+
 func TestAdamW(t *testing.T) {
 	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
 		for _, n := range append(sizes, 40000) {

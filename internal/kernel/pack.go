@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"unsafe"
 )
 
 // operand is op(X) as packing sees it: element (r, k), where r runs over the
@@ -11,6 +12,21 @@ type operand struct {
 	ld      int
 	kStride bool // X is stored [k][r]: consecutive r lie side by side; else [r][k]
 	shared  bool // packed once for all threads, on cache lines
+	halves  bool // X is bf16, two to a float of x: what the tiles that take pairs want
+}
+
+// at is where an element lies, its row and column as stored.
+func (o *operand) at(row, column int) *float32 {
+	p := ptr(o.x, row*o.ld)
+	if o.halves {
+		return (*float32)(unsafe.Add(unsafe.Pointer(p), 2*column))
+	}
+	return (*float32)(unsafe.Add(unsafe.Pointer(p), 4*column))
+}
+
+// asHalves is the same memory as bf16.
+func asHalves(x []float32) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
 }
 
 // packers copy a panel's columns (copyRows: X is [k][r]) or transpose its rows
@@ -64,6 +80,9 @@ func (s *isa) packPanels(dst []float32, width, panel int, o operand, r, rows, k,
 func (t *tile) splitPanels(dst []float32, width, panel int, o operand, r, rows, k, kc int) (columns, done int) {
 	run := t.splitA
 	columns = splitColumns
+	if o.halves {
+		run = t.splitHalves
+	}
 	if o.shared {
 		run, columns = t.splitB, ncPack
 	}
@@ -75,7 +94,7 @@ func (t *tile) splitPanels(dst []float32, width, panel int, o operand, r, rows, 
 		return 0, 0
 	}
 	_ = dst[(columns/width-1)*panel+n*width-1]
-	run(n, ptr(o.x, k*o.ld+r), o.ld*4, &dst[0], panel*4)
+	run(n, o.at(k, r), o.ld*4, &dst[0], panel*4)
 	return columns, n * step
 }
 
@@ -110,10 +129,14 @@ func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, 
 		clear(dst[t.kSlots(done)*width:]) // arbitrary, but not slow subnormals
 	}
 	at := func(i, kk int) float32 {
+		row, column := r+i, k+kk
 		if o.kStride {
-			return o.x[(k+kk)*o.ld+r+i]
+			row, column = column, row
 		}
-		return o.x[(r+i)*o.ld+k+kk]
+		if o.halves {
+			return fromHalf(asHalves(o.x[row*o.ld:])[column])
+		}
+		return o.x[row*o.ld+column]
 	}
 	switch {
 	case t.pairs:

@@ -6,6 +6,9 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 		n, run, stride := kc, f, o.ld*4
 		if t.pairs {
 			n, run = kc/2, packCopyBF16
+			if o.halves {
+				run = packCopyHalves
+			}
 		}
 		if n == 0 {
 			return 0
@@ -14,7 +17,7 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 			put := min(lanes, width-c)
 			get := max(0, min(put, rows-c))
 			// past the last row there is nothing to read: take its lane, write zeros
-			run(n, ptr(o.x, k*o.ld+r+min(c, rows-1)), stride, ptr(dst, c), width*4, get, put)
+			run(n, o.at(k, r+min(c, rows-1)), stride, ptr(dst, c), width*4, get, put)
 		}
 		if t.pairs {
 			return 2 * n
@@ -23,9 +26,25 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 	}
 }
 
+// halveBF16By makes bf16 of scale*x, in place.
+func halveBF16By(x []float32, scale float32) {
+	blocks := len(x) / 32
+	if blocks > 0 {
+		halveBF16(blocks, &x[0], scale)
+	}
+	h := asHalves(x)
+	for i := blocks * 32; i < len(x); i++ {
+		h[i] = uint16(bf16Bits(x[i] * scale))
+	}
+}
+
 // turn16 packs an operand stored [r][k] by transposing blocks of 16 rows by 16
 // values (32 to be rounded to bf16).
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {
+	if o.halves { // whose pairs lie side by side
+		o.halves = false
+		return 2 * turn16(dst, width, o, r, rows, k/2, kc/2, &tile{})
+	}
 	step := 16
 	if t.pairs {
 		step = 32

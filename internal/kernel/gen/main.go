@@ -42,11 +42,15 @@ func main() {
 
 	packCopy(avx512)
 	packCopy(avx2)
-	packCopyBF16()
+	packCopyBF16("packCopyBF16", joined)
 	for _, s := range []struct{ width, columns int }{{8, 48}, {12, 48}, {32, 96}, {48, 96}} {
-		packSplit(fmt.Sprintf("packSplit%d", s.width), s.width, s.columns, false)
-		packSplit(fmt.Sprintf("packSplit%dBF16", s.width), s.width, s.columns, true)
+		packSplit(fmt.Sprintf("packSplit%d", s.width), s.width, s.columns, single)
+		packSplit(fmt.Sprintf("packSplit%dBF16", s.width), s.width, s.columns, joined)
 	}
+	packSplit("packSplit8Halves", 8, 48, halves)
+	packSplit("packSplit12Halves", 12, 48, halves)
+	packCopyBF16("packCopyHalves", halves)
+	halve()
 	packTurn("packTurn", false)
 	packTurn("packTurnBF16", true)
 

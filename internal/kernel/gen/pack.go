@@ -38,10 +38,19 @@ func packCopy(l level) {
 	end()
 }
 
+// rounding says what rows are and become.
+type rounding int
+
+const (
+	single rounding = iota // fp32 that stays so
+	joined                 // fp32, two rows of which become pairs of bf16
+	halves                 // bf16, two rows of which are joined to pairs
+)
+
 // packCopyBF16 does the same for pairs of rows, joined to pairs of bf16.
-func packCopyBF16() {
+func packCopyBF16(name string, of rounding) {
 	l := avx512
-	TEXT("packCopyBF16", NOSPLIT, "func(pairs int, src *float32, stride int, dst *float32, width, get, put int)")
+	TEXT(name, NOSPLIT, "func(pairs int, src *float32, stride int, dst *float32, width, get, put int)")
 	Pragma("noescape")
 	k, s, d := Load(Param("pairs"), GP64()), Load(Param("src"), GP64()), Load(Param("dst"), GP64())
 	stride, width := Load(Param("stride"), GP64()), Load(Param("width"), GP64())
@@ -54,14 +63,22 @@ func packCopyBF16() {
 	l.mask(get)
 	VMOVUPS(zip, Z4)
 	Label("row")
-	PREFETCHT0(Mem{Base: s, Index: ahead, Scale: 1})
-	VMOVUPS_Z(at(s), K1, Z0)
-	ADDQ(stride, s)
-	PREFETCHT0(Mem{Base: s, Index: ahead, Scale: 1})
-	VMOVUPS_Z(at(s), K1, Z1)
-	ADDQ(stride, s)
-	cvtBF16(2, 1, 0)
-	VPERMW(Z2, Z4, Z3)
+	for _, reg := range []VecPhysical{Z0, Z1} {
+		PREFETCHT0(Mem{Base: s, Index: ahead, Scale: 1})
+		if of == halves {
+			VPMOVZXWD_Z(at(s), K1, reg)
+		} else {
+			VMOVUPS_Z(at(s), K1, reg)
+		}
+		ADDQ(stride, s)
+	}
+	if of == halves {
+		VPSLLD(U8(16), Z1, Z1)
+		VPORD(Z1, Z0, Z3)
+	} else {
+		cvtBF16(2, 1, 0)
+		VPERMW(Z2, Z4, Z3)
+	}
 	VMOVUPS(Z3, K2, at(d))
 	ADDQ(width, d)
 	DECQ(k)
@@ -77,7 +94,7 @@ func packCopyBF16() {
 // Panels of whole cache lines are those of B, which all threads read: they are
 // stored past the caches. A store into a line that another core has read waits
 // until that core has given it up, five times as long if the two share no cache.
-func packSplit(name string, width, columns int, bf16 bool) {
+func packSplit(name string, width, columns int, of rounding) {
 	TEXT(name, NOSPLIT, "func(k int, src *float32, stride int, dst *float32, panel int)")
 	Pragma("noescape")
 	k, s, stride := Load(Param("k"), GP64()), Load(Param("src"), GP64()), Load(Param("stride"), GP64())
@@ -97,13 +114,18 @@ func packSplit(name string, width, columns int, bf16 bool) {
 	regs := columns / 16
 	row := func(first int) {
 		for i := range regs {
+			if of == halves {
+				PREFETCHT1(Mem{Base: s, Index: ahead, Scale: 1, Disp: 32 * i})
+				VPMOVZXWD(Mem{Base: s, Disp: 32 * i}, zmm[first+i])
+				continue
+			}
 			PREFETCHT1(Mem{Base: s, Index: ahead, Scale: 1, Disp: 64 * i})
 			VMOVUPS(Mem{Base: s, Disp: 64 * i}, zmm[first+i])
 		}
 		ADDQ(stride, s)
 	}
-	joined, order, part := 2*regs, 2*regs+1, zmm[2*regs+2]
-	if bf16 {
+	both, order, part := 2*regs, 2*regs+1, zmm[2*regs+2]
+	if of == joined {
 		VMOVUPS(zip, zmm[order])
 	}
 	lines := width%16 == 0
@@ -114,11 +136,17 @@ func packSplit(name string, width, columns int, bf16 bool) {
 	}
 	Label("row")
 	row(0)
-	if bf16 {
+	if of != single {
 		row(regs)
-		for i := range regs {
-			cvtBF16(joined, regs+i, i)
-			VPERMW(zmm[joined], zmm[order], zmm[i])
+	}
+	for i := range regs {
+		switch of {
+		case joined:
+			cvtBF16(both, regs+i, i)
+			VPERMW(zmm[both], zmm[order], zmm[i])
+		case halves:
+			VPSLLD(U8(16), zmm[regs+i], zmm[regs+i])
+			VPORD(zmm[regs+i], zmm[i], zmm[i])
 		}
 	}
 	for i, d := range to {
@@ -142,6 +170,28 @@ func packSplit(name string, width, columns int, bf16 bool) {
 	if lines {
 		SFENCE()
 	}
+	end()
+}
+
+// halve makes bf16 of scale times so many blocks of 32 floats, in place: they end
+// up in the first half of the memory.
+func halve() {
+	TEXT("halveBF16", NOSPLIT, "func(blocks int, x *float32, scale float32)")
+	Pragma("noescape")
+	n, s := Load(Param("blocks"), GP64()), Load(Param("x"), GP64())
+	avx512.broadcast("scale", 3)
+	d := GP64()
+	MOVQ(s, d)
+	Label("block")
+	for i := range 2 {
+		VMULPS(Mem{Base: s, Disp: 64 * i}, Z3, zmm[i])
+	}
+	cvtBF16(2, 1, 0)
+	VMOVUPS(Z2, at(d))
+	ADDQ(Imm(128), s)
+	ADDQ(Imm(64), d)
+	DECQ(n)
+	JNZ(LabelRef("block"))
 	end()
 }
 
