@@ -78,8 +78,8 @@ func cacheType(d kernel.DType) kernel.DType {
 // other mapped memory, and Go's heap.
 func Need(c model.Config, untied bool, d kernel.DType, n int) (weights []int, mapped, heap int64) {
 	pages := pagesOf(n) * 4 * cacheLayout(c, d).Words()
-	mappings := 1 + (pagesOf(n)+slabPages-1)/slabPages
-	mapped = int64(pages + mappings*decode.HugePage)
+	slabs := (pagesOf(n) + slabPages - 1) / slabPages
+	mapped = int64(pages + slabs*decode.HugePage)
 	e, in, rows := int64(c.NEmbd), int64(c.Inner()), int64(min(n, passRows))
 	activations := rows * (4*e + 3*e + in) // x, y, norm, att; qkv; fc
 	operands := rows * (e + in + 64)

@@ -84,7 +84,7 @@ adapters() {
 	local size=$1 shape=$2 batch=$3 ctx=$4 rank=$5
 	rm -rf base
 	echo "{\"n_ctx\": $ctx, $shape}" > config.json
-	[ -n "${FEW:-}" ] || "$bin" train --config config.json --data "$(tokens $((ctx * 3)))" --out base --epochs 1 --batch-size 1 --warmup-steps 1 --quiet > /dev/null
+	"$bin" train --config config.json --data "$(tokens $((ctx * 3)))" --out base --epochs 1 --batch-size 1 --warmup-steps 1 --quiet > /dev/null
 	check "$size" "$shape" fp32 off "$batch" "$ctx" --init-from base/final_model --lora-rank "$rank"
 	check "$size" "$shape" bf16 on "$batch" "$ctx" --init-from base/final_model --lora-rank "$rank" --lora-dropout 0.1
 }
@@ -97,9 +97,8 @@ for recompute in off on; do # moments in bf16
 done
 for at in "test" "mini"; do # and drawing samples
 	check $at "${!at}" fp32 off 4 128 --sample-prompt 第一
-	check $at "${!at}" bf16 on 4 128 --sample-prompt 第一 --freeze wte,wpe
 done
 check small "$small" fp32 off 1 256 --sample-prompt 第一
-[ -n "${FEW:-}" ] || check small "$small" fp32 off 1 256 --sample-prompt 第一 --init-from base/final_model --lora-rank 16
+check small "$small" fp32 off 1 256 --sample-prompt 第一 --init-from base/final_model --lora-rank 16
 echo "$done configurations"
 exit $failed
