@@ -84,7 +84,8 @@ func (s Stats) Plus(o Stats) Stats {
 }
 
 // NewEngine starts an engine over the weights p, of which it makes packed copies,
-// and cpu, which is the engine's until Close. tok may be nil: requests then give tokens and get tokens.
+// and cpu, which is the engine's until Close. tok may be nil: requests then give
+// tokens and get tokens.
 func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*Engine, error) {
 	return NewEngineFrom(FromParams(p, nil), tok, cpu, o)
 }
