@@ -233,16 +233,19 @@ func (f *forwarder) project(b *blockWeights, rows int) {
 	for _, s := range f.attn.Segments {
 		attend += s.Rows - s.From
 	}
-	whole := decode.Product{M: rows, A: &f.op, W: b.attn, Bias: b.attnB, C: f.qkv, LDC: 3 * e}
-	q, kv := whole, whole
-	q.W, kv.W = b.attn.Columns(0, e), b.attn.Columns(e, 3*e)
-	if attend > rows/4 || kv.W == nil {
-		f.u.Multiply(&whole)
+	qkv := decode.Product{M: rows, A: &f.op, W: b.attn, Bias: b.attnB, C: f.qkv, LDC: 3 * e}
+	var kv *decode.Matrix
+	if attend <= rows/4 {
+		kv = b.attn.Columns(e, 3*e)
+	}
+	if kv == nil {
+		f.u.Multiply(&qkv)
 		return
 	}
-	kv.Bias, kv.C = b.attnB[e:], f.qkv[e:]
-	f.u.Multiply(&kv)
-	q.Bias = b.attnB[:e]
+	q := qkv
+	qkv.W, qkv.Bias, qkv.C = kv, b.attnB[e:], f.qkv[e:]
+	f.u.Multiply(&qkv)
+	q.W, q.Bias = b.attn.Columns(0, e), b.attnB[:e]
 	for _, s := range f.attn.Segments {
 		q.Row, q.M = s.Row+s.From, s.Rows-s.From
 		f.u.Multiply(&q)

@@ -111,23 +111,21 @@ func (j *headJob) part(_ *worker, i int) {
 	}
 	scale := j.Scale / sum
 	at := float32(row[target]*scale) - (1-j.Smooth)*j.Scale
-	switch {
-	case j.Smooth > 0:
-		v.scale(row, row, scale)
-		row[target] = at
+	if j.halves && j.Smooth == 0 { // in one pass
+		j.cpu.isa.halve(row, scale)
+		asHalves(row)[target] = uint16(bf16Bits(at))
+		return
+	}
+	v.scale(row, row, scale)
+	row[target] = at
+	if j.Smooth > 0 {
 		share := j.Smooth * j.Scale / float32(j.Vocab)
 		for k := range row {
 			row[k] -= share
 		}
-		if j.halves {
-			j.cpu.isa.halve(row, 1)
-		}
-	case j.halves:
-		j.cpu.isa.halve(row, scale)
-		asHalves(row)[target] = uint16(bf16Bits(at))
-	default:
-		v.scale(row, row, scale)
-		row[target] = at
+	}
+	if j.halves {
+		j.cpu.isa.halve(row, 1)
 	}
 }
 
