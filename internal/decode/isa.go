@@ -35,6 +35,8 @@ type format struct {
 	// panels. nil: by tiles.
 	scores walk
 	values [2]walk
+
+	squeezing *squeezing // of bf16 panels, where expanding them pays, else nil
 }
 
 // Steps of quantized formats.

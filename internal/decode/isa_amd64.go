@@ -15,6 +15,9 @@ func findKernels(isa string) *kernels {
 			tileBF16x512_1, tileBF16x512_2, tileBF16x512_3, tileBF16x512_4, tileBF16x512_5, tileBF16x512_6,
 			tileBF16x512_7, tileBF16x512_8, tileBF16x512_9, tileBF16x512_10, tileBF16x512_11, tileBF16x512_12,
 		}
+		k.bf16.squeezing.tiles = []squeezedTile{
+			tileSqueezed512_1, tileSqueezed512_2, tileSqueezed512_3, tileSqueezed512_4, tileSqueezed512_5, tileSqueezed512_6,
+		}
 		k.bf16.scores, k.bf16.values = scoresBF16x512, [2]walk{valuesBF16x512_1, valuesBF16x512_2}
 		k.round = roundBF16AVX512
 		return k
@@ -23,12 +26,14 @@ func findKernels(isa string) *kernels {
 }
 
 func avx2Kernels() *kernels {
-	return newKernels(
+	k := newKernels(
 		[]tile{tileF32x256_1, tileF32x256_2, tileF32x256_3},
 		[]tile{tileWiden256_1, tileWiden256_2},
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
 	)
+	k.bf16.squeezing = &squeezing{squeeze: squeezeGo, expand: expandAVX2, fetch: fetchLines}
+	return k
 }
 
 func avx512Kernels() *kernels {
@@ -44,6 +49,7 @@ func avx512Kernels() *kernels {
 	k.bf16.scores, k.bf16.values = scoresWiden512, [2]walk{valuesWiden512_1, valuesWiden512_2}
 	k.f32.scores, k.f32.values = scoresF32x512, [2]walk{valuesF32x512_1, valuesF32x512_2}
 	k.f32.pack, k.bf16.pack, k.q8.pack, k.q4.pack = packF32AVX512, packBF16AVX512, packQ8AVX512, packQ4AVX512
+	k.bf16.squeezing = &squeezing{squeeze: squeezeAVX512, expand: expandAVX512, fetch: fetchLines}
 	k.quantize, k.quantizeScaled = quantizeAVX512, quantizeScaledAVX512
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}

@@ -86,6 +86,9 @@ func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezed512_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -93,6 +96,9 @@ func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 
 //go:noescape
 func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezed512_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -104,6 +110,9 @@ func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezed512_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -111,6 +120,9 @@ func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 
 //go:noescape
 func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezed512_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -122,6 +134,9 @@ func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezed512_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -129,6 +144,9 @@ func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 
 //go:noescape
 func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezed512_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -207,3 +225,15 @@ func packQ8AVX512(steps int, x *float32, ld int, to *byte) uint32
 
 //go:noescape
 func packQ4AVX512(steps int, x *float32, ld int, to *byte) uint32
+
+//go:noescape
+func squeezeAVX512(blocks int, panel *byte, to *byte, head *byte, missed *uint64)
+
+//go:noescape
+func fetchLines(lines int, from *byte)
+
+//go:noescape
+func expandAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+
+//go:noescape
+func expandAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)

@@ -220,6 +220,96 @@ DATA oneFloat<>+56(SB)/4, $0x3f800000
 DATA oneFloat<>+60(SB)/4, $0x3f800000
 GLOBL oneFloat<>(SB), RODATA|NOPTR, $64
 
+DATA lowerBytes<>+0(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+4(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+8(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+12(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+16(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+20(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+24(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+28(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+32(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+36(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+40(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+44(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+48(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+52(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+56(SB)/4, $0x00ff00ff
+DATA lowerBytes<>+60(SB)/4, $0x00ff00ff
+GLOBL lowerBytes<>(SB), RODATA|NOPTR, $64
+
+DATA magnitude<>+0(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+4(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+8(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+12(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+16(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+20(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+24(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+28(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+32(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+36(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+40(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+44(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+48(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+52(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+56(SB)/4, $0x7f7f7f7f
+DATA magnitude<>+60(SB)/4, $0x7f7f7f7f
+GLOBL magnitude<>(SB), RODATA|NOPTR, $64
+
+DATA lowThree<>+0(SB)/4, $0x07070707
+DATA lowThree<>+4(SB)/4, $0x07070707
+DATA lowThree<>+8(SB)/4, $0x07070707
+DATA lowThree<>+12(SB)/4, $0x07070707
+DATA lowThree<>+16(SB)/4, $0x07070707
+DATA lowThree<>+20(SB)/4, $0x07070707
+DATA lowThree<>+24(SB)/4, $0x07070707
+DATA lowThree<>+28(SB)/4, $0x07070707
+DATA lowThree<>+32(SB)/4, $0x07070707
+DATA lowThree<>+36(SB)/4, $0x07070707
+DATA lowThree<>+40(SB)/4, $0x07070707
+DATA lowThree<>+44(SB)/4, $0x07070707
+DATA lowThree<>+48(SB)/4, $0x07070707
+DATA lowThree<>+52(SB)/4, $0x07070707
+DATA lowThree<>+56(SB)/4, $0x07070707
+DATA lowThree<>+60(SB)/4, $0x07070707
+GLOBL lowThree<>(SB), RODATA|NOPTR, $64
+
+DATA bitThree<>+0(SB)/4, $0x08080808
+DATA bitThree<>+4(SB)/4, $0x08080808
+DATA bitThree<>+8(SB)/4, $0x08080808
+DATA bitThree<>+12(SB)/4, $0x08080808
+DATA bitThree<>+16(SB)/4, $0x08080808
+DATA bitThree<>+20(SB)/4, $0x08080808
+DATA bitThree<>+24(SB)/4, $0x08080808
+DATA bitThree<>+28(SB)/4, $0x08080808
+DATA bitThree<>+32(SB)/4, $0x08080808
+DATA bitThree<>+36(SB)/4, $0x08080808
+DATA bitThree<>+40(SB)/4, $0x08080808
+DATA bitThree<>+44(SB)/4, $0x08080808
+DATA bitThree<>+48(SB)/4, $0x08080808
+DATA bitThree<>+52(SB)/4, $0x08080808
+DATA bitThree<>+56(SB)/4, $0x08080808
+DATA bitThree<>+60(SB)/4, $0x08080808
+GLOBL bitThree<>(SB), RODATA|NOPTR, $64
+
+DATA upperBytes<>+0(SB)/4, $0x03020100
+DATA upperBytes<>+4(SB)/4, $0x07060504
+DATA upperBytes<>+8(SB)/4, $0x83828180
+DATA upperBytes<>+12(SB)/4, $0x87868584
+DATA upperBytes<>+16(SB)/4, $0x03020100
+DATA upperBytes<>+20(SB)/4, $0x07060504
+DATA upperBytes<>+24(SB)/4, $0x83828180
+DATA upperBytes<>+28(SB)/4, $0x87868584
+DATA upperBytes<>+32(SB)/4, $0x03020100
+DATA upperBytes<>+36(SB)/4, $0x07060504
+DATA upperBytes<>+40(SB)/4, $0x83828180
+DATA upperBytes<>+44(SB)/4, $0x87868584
+DATA upperBytes<>+48(SB)/4, $0x03020100
+DATA upperBytes<>+52(SB)/4, $0x07060504
+DATA upperBytes<>+56(SB)/4, $0x83828180
+DATA upperBytes<>+60(SB)/4, $0x87868584
+GLOBL upperBytes<>(SB), RODATA|NOPTR, $64
+
 // func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tileF32x512_1(SB), NOSPLIT, $0-56
@@ -12569,6 +12659,604 @@ block:
 	VZEROUPPER
 	RET
 
+// func tileSqueezed512_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezed512_1(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), CX
+	MOVQ       a+8(FP), DX
+	MOVQ       c+48(FP), BX
+	MOVQ       ldc+56(FP), SI
+	PREFETCHT0 (BX)
+	PREFETCHT0 64(BX)
+	MOVQ       acc+64(FP), BX
+	TESTQ      BX, BX
+	JZ         fresh
+	MOVQ       c+48(FP), BX
+	MOVQ       ldc+56(FP), SI
+	VMOVUPS    (BX), Z0
+	VMOVUPS    64(BX), Z1
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+begin:
+	MOVQ    head+32(FP), BX
+	MOVQ    patches+40(FP), SI
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (BX), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (BX), DI
+	ADDQ         $0x04, BX
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	VMOVUPS      (CX), Z27
+	VPSRLW       $0x04, Z27, Z28
+	VPANDD       Z31, Z27, Z27
+	VPANDD       Z31, Z28, Z28
+	VPSHUFB      Z27, Z29, Z27
+	VMOVUPS      64(CX), Z26
+	VPUNPCKLBW   Z27, Z26, Z25
+	VPUNPCKHBW   Z27, Z26, Z24
+	BTL          $0x10, DI
+	JCS          patch0
+
+right0:
+	VBROADCASTSS (DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    128(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x11, DI
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	PREFETCHT0 4416(CX)
+	VMOVUPS    192(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    256(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x12, DI
+	JCS        patch2
+
+right2:
+	VBROADCASTSS 8(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    320(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x13, DI
+	JCS        patch3
+
+right3:
+	VBROADCASTSS 12(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4480(CX)
+	PREFETCHT0 4544(CX)
+	PREFETCHT0 4608(CX)
+	VMOVUPS    384(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    448(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x14, DI
+	JCS        patch4
+
+right4:
+	VBROADCASTSS 16(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    512(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x15, DI
+	JCS        patch5
+
+right5:
+	VBROADCASTSS 20(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4672(CX)
+	PREFETCHT0 4736(CX)
+	PREFETCHT0 4800(CX)
+	VMOVUPS    576(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    640(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x16, DI
+	JCS        patch6
+
+right6:
+	VBROADCASTSS 24(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    704(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x17, DI
+	JCS        patch7
+
+right7:
+	VBROADCASTSS 28(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4864(CX)
+	PREFETCHT0 4928(CX)
+	PREFETCHT0 4992(CX)
+	VMOVUPS    768(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    832(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x18, DI
+	JCS        patch8
+
+right8:
+	VBROADCASTSS 32(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    896(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x19, DI
+	JCS        patch9
+
+right9:
+	VBROADCASTSS 36(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 5056(CX)
+	PREFETCHT0 5120(CX)
+	PREFETCHT0 5184(CX)
+	VMOVUPS    960(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1024(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1a, DI
+	JCS        patch10
+
+right10:
+	VBROADCASTSS 40(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1088(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1b, DI
+	JCS        patch11
+
+right11:
+	VBROADCASTSS 44(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 5248(CX)
+	PREFETCHT0 5312(CX)
+	PREFETCHT0 5376(CX)
+	VMOVUPS    1152(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1216(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1c, DI
+	JCS        patch12
+
+right12:
+	VBROADCASTSS 48(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1280(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1d, DI
+	JCS        patch13
+
+right13:
+	VBROADCASTSS 52(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 5440(CX)
+	PREFETCHT0 5504(CX)
+	PREFETCHT0 5568(CX)
+	VMOVUPS    1344(CX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1408(CX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1e, DI
+	JCS        patch14
+
+right14:
+	VBROADCASTSS 56(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1472(CX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1f, DI
+	JCS        patch15
+
+right15:
+	VBROADCASTSS 60(DX), Z2
+
+	// VDPBF16PS Z25, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z2, Z1
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x6e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc8
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000600, CX
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right0
+
+patch1:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right1
+
+patch2:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right2
+
+patch3:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right3
+
+patch4:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right4
+
+patch5:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right5
+
+patch6:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right6
+
+patch7:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right7
+
+patch8:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right8
+
+patch9:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right9
+
+patch10:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right10
+
+patch11:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right11
+
+patch12:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right12
+
+patch13:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right13
+
+patch14:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right14
+
+patch15:
+	VPXORD (SI), Z25, Z25
+	VPXORD 64(SI), Z24, Z24
+	ADDQ   $0x00000080, SI
+	JMP    right15
+
 // func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tileWiden512_2(SB), NOSPLIT, $0-56
@@ -13156,6 +13844,887 @@ block:
 	VMOVUPS       Z3, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezed512_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezed512_2(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	MOVQ       acc+64(FP), SI
+	TESTQ      SI, SI
+	JZ         fresh
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z2
+	VMOVUPS    64(SI), Z3
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+begin:
+	MOVQ    head+32(FP), SI
+	MOVQ    patches+40(FP), DI
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (SI), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (SI), R8
+	ADDQ         $0x04, SI
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	VMOVUPS      (DX), Z27
+	VPSRLW       $0x04, Z27, Z28
+	VPANDD       Z31, Z27, Z27
+	VPANDD       Z31, Z28, Z28
+	VPSHUFB      Z27, Z29, Z27
+	VMOVUPS      64(DX), Z26
+	VPUNPCKLBW   Z27, Z26, Z25
+	VPUNPCKHBW   Z27, Z26, Z24
+	BTL          $0x10, R8
+	JCS          patch0
+
+right0:
+	VBROADCASTSS (BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS (BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    128(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x11, R8
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 4(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4288(DX)
+	PREFETCHT0 4352(DX)
+	PREFETCHT0 4416(DX)
+	VMOVUPS    192(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    256(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x12, R8
+	JCS        patch2
+
+right2:
+	VBROADCASTSS 8(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 8(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    320(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x13, R8
+	JCS        patch3
+
+right3:
+	VBROADCASTSS 12(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 12(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4480(DX)
+	PREFETCHT0 4544(DX)
+	PREFETCHT0 4608(DX)
+	VMOVUPS    384(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    448(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x14, R8
+	JCS        patch4
+
+right4:
+	VBROADCASTSS 16(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 16(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    512(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x15, R8
+	JCS        patch5
+
+right5:
+	VBROADCASTSS 20(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 20(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4672(DX)
+	PREFETCHT0 4736(DX)
+	PREFETCHT0 4800(DX)
+	VMOVUPS    576(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    640(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x16, R8
+	JCS        patch6
+
+right6:
+	VBROADCASTSS 24(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 24(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    704(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x17, R8
+	JCS        patch7
+
+right7:
+	VBROADCASTSS 28(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 28(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4864(DX)
+	PREFETCHT0 4928(DX)
+	PREFETCHT0 4992(DX)
+	VMOVUPS    768(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    832(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x18, R8
+	JCS        patch8
+
+right8:
+	VBROADCASTSS 32(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 32(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    896(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x19, R8
+	JCS        patch9
+
+right9:
+	VBROADCASTSS 36(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 36(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 5056(DX)
+	PREFETCHT0 5120(DX)
+	PREFETCHT0 5184(DX)
+	VMOVUPS    960(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1024(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1a, R8
+	JCS        patch10
+
+right10:
+	VBROADCASTSS 40(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 40(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1088(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1b, R8
+	JCS        patch11
+
+right11:
+	VBROADCASTSS 44(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 44(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 5248(DX)
+	PREFETCHT0 5312(DX)
+	PREFETCHT0 5376(DX)
+	VMOVUPS    1152(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1216(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1c, R8
+	JCS        patch12
+
+right12:
+	VBROADCASTSS 48(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 48(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1280(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1d, R8
+	JCS        patch13
+
+right13:
+	VBROADCASTSS 52(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 52(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 5440(DX)
+	PREFETCHT0 5504(DX)
+	PREFETCHT0 5568(DX)
+	VMOVUPS    1344(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1408(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1e, R8
+	JCS        patch14
+
+right14:
+	VBROADCASTSS 56(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 56(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1472(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1f, R8
+	JCS        patch15
+
+right15:
+	VBROADCASTSS 60(BX), Z4
+
+	// VDPBF16PS Z25, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 60(BX)(CX*1), Z5
+
+	// VDPBF16PS Z25, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z5, Z3
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x56
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xd8
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000600, DX
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right0
+
+patch1:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right1
+
+patch2:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right2
+
+patch3:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right3
+
+patch4:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right4
+
+patch5:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right5
+
+patch6:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right6
+
+patch7:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right7
+
+patch8:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right8
+
+patch9:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right9
+
+patch10:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right10
+
+patch11:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right11
+
+patch12:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right12
+
+patch13:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right13
+
+patch14:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right14
+
+patch15:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right15
 
 // func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -13915,6 +15484,1170 @@ block:
 	VMOVUPS       Z5, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezed512_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezed512_3(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	MOVQ       acc+64(FP), SI
+	TESTQ      SI, SI
+	JZ         fresh
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z2
+	VMOVUPS    64(SI), Z3
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z4
+	VMOVUPS    64(SI), Z5
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+begin:
+	MOVQ    head+32(FP), SI
+	MOVQ    patches+40(FP), DI
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (SI), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (SI), R8
+	ADDQ         $0x04, SI
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	VMOVUPS      (DX), Z27
+	VPSRLW       $0x04, Z27, Z28
+	VPANDD       Z31, Z27, Z27
+	VPANDD       Z31, Z28, Z28
+	VPSHUFB      Z27, Z29, Z27
+	VMOVUPS      64(DX), Z26
+	VPUNPCKLBW   Z27, Z26, Z25
+	VPUNPCKHBW   Z27, Z26, Z24
+	BTL          $0x10, R8
+	JCS          patch0
+
+right0:
+	VBROADCASTSS (BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS (BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS (BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    128(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x11, R8
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 4(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 4(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 4288(DX)
+	PREFETCHT0 4352(DX)
+	PREFETCHT0 4416(DX)
+	VMOVUPS    192(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    256(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x12, R8
+	JCS        patch2
+
+right2:
+	VBROADCASTSS 8(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 8(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 8(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    320(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x13, R8
+	JCS        patch3
+
+right3:
+	VBROADCASTSS 12(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 12(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 12(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 4480(DX)
+	PREFETCHT0 4544(DX)
+	PREFETCHT0 4608(DX)
+	VMOVUPS    384(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    448(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x14, R8
+	JCS        patch4
+
+right4:
+	VBROADCASTSS 16(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 16(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 16(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    512(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x15, R8
+	JCS        patch5
+
+right5:
+	VBROADCASTSS 20(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 20(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 20(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 4672(DX)
+	PREFETCHT0 4736(DX)
+	PREFETCHT0 4800(DX)
+	VMOVUPS    576(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    640(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x16, R8
+	JCS        patch6
+
+right6:
+	VBROADCASTSS 24(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 24(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 24(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    704(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x17, R8
+	JCS        patch7
+
+right7:
+	VBROADCASTSS 28(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 28(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 28(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 4864(DX)
+	PREFETCHT0 4928(DX)
+	PREFETCHT0 4992(DX)
+	VMOVUPS    768(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    832(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x18, R8
+	JCS        patch8
+
+right8:
+	VBROADCASTSS 32(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 32(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 32(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    896(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x19, R8
+	JCS        patch9
+
+right9:
+	VBROADCASTSS 36(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 36(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 36(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 5056(DX)
+	PREFETCHT0 5120(DX)
+	PREFETCHT0 5184(DX)
+	VMOVUPS    960(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1024(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1a, R8
+	JCS        patch10
+
+right10:
+	VBROADCASTSS 40(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 40(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 40(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1088(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1b, R8
+	JCS        patch11
+
+right11:
+	VBROADCASTSS 44(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 44(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 44(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 5248(DX)
+	PREFETCHT0 5312(DX)
+	PREFETCHT0 5376(DX)
+	VMOVUPS    1152(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1216(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1c, R8
+	JCS        patch12
+
+right12:
+	VBROADCASTSS 48(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 48(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 48(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1280(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1d, R8
+	JCS        patch13
+
+right13:
+	VBROADCASTSS 52(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 52(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 52(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	PREFETCHT0 5440(DX)
+	PREFETCHT0 5504(DX)
+	PREFETCHT0 5568(DX)
+	VMOVUPS    1344(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1408(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1e, R8
+	JCS        patch14
+
+right14:
+	VBROADCASTSS 56(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 56(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 56(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xe8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1472(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1f, R8
+	JCS        patch15
+
+right15:
+	VBROADCASTSS 60(BX), Z6
+
+	// VDPBF16PS Z25, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 60(BX)(CX*1), Z7
+
+	// VDPBF16PS Z25, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 60(BX)(CX*2), Z8
+
+	// VDPBF16PS Z25, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z8, Z5
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x3e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xe8
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000600, DX
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right0
+
+patch1:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right1
+
+patch2:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right2
+
+patch3:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right3
+
+patch4:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right4
+
+patch5:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right5
+
+patch6:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right6
+
+patch7:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right7
+
+patch8:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right8
+
+patch9:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right9
+
+patch10:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right10
+
+patch11:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right11
+
+patch12:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right12
+
+patch13:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right13
+
+patch14:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right14
+
+patch15:
+	VPXORD (DI), Z25, Z25
+	VPXORD 64(DI), Z24, Z24
+	ADDQ   $0x00000080, DI
+	JMP    right15
 
 // func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -14856,6 +17589,1456 @@ block:
 	VZEROUPPER
 	RET
 
+// func tileSqueezed512_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezed512_4(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+begin:
+	MOVQ    head+32(FP), DI
+	MOVQ    patches+40(FP), R8
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (DI), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	VMOVUPS      (DX), Z27
+	VPSRLW       $0x04, Z27, Z28
+	VPANDD       Z31, Z27, Z27
+	VPANDD       Z31, Z28, Z28
+	VPSHUFB      Z27, Z29, Z27
+	VMOVUPS      64(DX), Z26
+	VPUNPCKLBW   Z27, Z26, Z25
+	VPUNPCKHBW   Z27, Z26, Z24
+	BTL          $0x10, R9
+	JCS          patch0
+
+right0:
+	VBROADCASTSS (BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS (BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS (BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS (SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    128(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x11, R9
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 4(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 4(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 4(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 4288(DX)
+	PREFETCHT0 4352(DX)
+	PREFETCHT0 4416(DX)
+	VMOVUPS    192(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    256(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x12, R9
+	JCS        patch2
+
+right2:
+	VBROADCASTSS 8(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 8(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 8(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 8(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    320(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x13, R9
+	JCS        patch3
+
+right3:
+	VBROADCASTSS 12(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 12(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 12(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 12(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 4480(DX)
+	PREFETCHT0 4544(DX)
+	PREFETCHT0 4608(DX)
+	VMOVUPS    384(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    448(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x14, R9
+	JCS        patch4
+
+right4:
+	VBROADCASTSS 16(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 16(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 16(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 16(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    512(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x15, R9
+	JCS        patch5
+
+right5:
+	VBROADCASTSS 20(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 20(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 20(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 20(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 4672(DX)
+	PREFETCHT0 4736(DX)
+	PREFETCHT0 4800(DX)
+	VMOVUPS    576(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    640(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x16, R9
+	JCS        patch6
+
+right6:
+	VBROADCASTSS 24(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 24(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 24(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 24(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    704(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x17, R9
+	JCS        patch7
+
+right7:
+	VBROADCASTSS 28(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 28(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 28(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 28(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 4864(DX)
+	PREFETCHT0 4928(DX)
+	PREFETCHT0 4992(DX)
+	VMOVUPS    768(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    832(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x18, R9
+	JCS        patch8
+
+right8:
+	VBROADCASTSS 32(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 32(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 32(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 32(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    896(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x19, R9
+	JCS        patch9
+
+right9:
+	VBROADCASTSS 36(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 36(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 36(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 36(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 5056(DX)
+	PREFETCHT0 5120(DX)
+	PREFETCHT0 5184(DX)
+	VMOVUPS    960(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1024(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1a, R9
+	JCS        patch10
+
+right10:
+	VBROADCASTSS 40(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 40(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 40(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 40(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1088(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1b, R9
+	JCS        patch11
+
+right11:
+	VBROADCASTSS 44(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 44(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 44(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 44(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 5248(DX)
+	PREFETCHT0 5312(DX)
+	PREFETCHT0 5376(DX)
+	VMOVUPS    1152(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1216(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1c, R9
+	JCS        patch12
+
+right12:
+	VBROADCASTSS 48(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 48(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 48(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 48(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1280(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1d, R9
+	JCS        patch13
+
+right13:
+	VBROADCASTSS 52(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 52(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 52(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 52(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	PREFETCHT0 5440(DX)
+	PREFETCHT0 5504(DX)
+	PREFETCHT0 5568(DX)
+	VMOVUPS    1344(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1408(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1e, R9
+	JCS        patch14
+
+right14:
+	VBROADCASTSS 56(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 56(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 56(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 56(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xf8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1472(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1f, R9
+	JCS        patch15
+
+right15:
+	VBROADCASTSS 60(BX), Z8
+
+	// VDPBF16PS Z25, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 60(BX)(CX*1), Z9
+
+	// VDPBF16PS Z25, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 60(BX)(CX*2), Z10
+
+	// VDPBF16PS Z25, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 60(SI), Z11
+
+	// VDPBF16PS Z25, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z11, Z7
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x26
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xf8
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000600, DX
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
+patch2:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right2
+
+patch3:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right3
+
+patch4:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right4
+
+patch5:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right5
+
+patch6:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right6
+
+patch7:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right7
+
+patch8:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right8
+
+patch9:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right9
+
+patch10:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right10
+
+patch11:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right11
+
+patch12:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right12
+
+patch13:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right13
+
+patch14:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right14
+
+patch15:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right15
+
 // func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tileWiden512_5(SB), NOSPLIT, $0-56
@@ -15734,6 +19917,1739 @@ block:
 	VMOVUPS       Z9, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezed512_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezed512_5(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z8
+	VMOVUPS    64(DI), Z9
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+begin:
+	MOVQ    head+32(FP), DI
+	MOVQ    patches+40(FP), R8
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (DI), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	VMOVUPS      (DX), Z27
+	VPSRLW       $0x04, Z27, Z28
+	VPANDD       Z31, Z27, Z27
+	VPANDD       Z31, Z28, Z28
+	VPSHUFB      Z27, Z29, Z27
+	VMOVUPS      64(DX), Z26
+	VPUNPCKLBW   Z27, Z26, Z25
+	VPUNPCKHBW   Z27, Z26, Z24
+	BTL          $0x10, R9
+	JCS          patch0
+
+right0:
+	VBROADCASTSS (BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS (BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS (BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS (SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS (SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    128(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x11, R9
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 4(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 4(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 4(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 4(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4288(DX)
+	PREFETCHT0 4352(DX)
+	PREFETCHT0 4416(DX)
+	VMOVUPS    192(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    256(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x12, R9
+	JCS        patch2
+
+right2:
+	VBROADCASTSS 8(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 8(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 8(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 8(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 8(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    320(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x13, R9
+	JCS        patch3
+
+right3:
+	VBROADCASTSS 12(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 12(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 12(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 12(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 12(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4480(DX)
+	PREFETCHT0 4544(DX)
+	PREFETCHT0 4608(DX)
+	VMOVUPS    384(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    448(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x14, R9
+	JCS        patch4
+
+right4:
+	VBROADCASTSS 16(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 16(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 16(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 16(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 16(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    512(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x15, R9
+	JCS        patch5
+
+right5:
+	VBROADCASTSS 20(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 20(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 20(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 20(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 20(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4672(DX)
+	PREFETCHT0 4736(DX)
+	PREFETCHT0 4800(DX)
+	VMOVUPS    576(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    640(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x16, R9
+	JCS        patch6
+
+right6:
+	VBROADCASTSS 24(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 24(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 24(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 24(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 24(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    704(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x17, R9
+	JCS        patch7
+
+right7:
+	VBROADCASTSS 28(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 28(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 28(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 28(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 28(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 4864(DX)
+	PREFETCHT0 4928(DX)
+	PREFETCHT0 4992(DX)
+	VMOVUPS    768(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    832(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x18, R9
+	JCS        patch8
+
+right8:
+	VBROADCASTSS 32(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 32(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 32(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 32(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 32(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    896(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x19, R9
+	JCS        patch9
+
+right9:
+	VBROADCASTSS 36(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 36(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 36(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 36(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 36(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 5056(DX)
+	PREFETCHT0 5120(DX)
+	PREFETCHT0 5184(DX)
+	VMOVUPS    960(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1024(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1a, R9
+	JCS        patch10
+
+right10:
+	VBROADCASTSS 40(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 40(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 40(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 40(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 40(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1088(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1b, R9
+	JCS        patch11
+
+right11:
+	VBROADCASTSS 44(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 44(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 44(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 44(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 44(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 5248(DX)
+	PREFETCHT0 5312(DX)
+	PREFETCHT0 5376(DX)
+	VMOVUPS    1152(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1216(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1c, R9
+	JCS        patch12
+
+right12:
+	VBROADCASTSS 48(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 48(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 48(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 48(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 48(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1280(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1d, R9
+	JCS        patch13
+
+right13:
+	VBROADCASTSS 52(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 52(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 52(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 52(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 52(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	PREFETCHT0 5440(DX)
+	PREFETCHT0 5504(DX)
+	PREFETCHT0 5568(DX)
+	VMOVUPS    1344(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1408(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1e, R9
+	JCS        patch14
+
+right14:
+	VBROADCASTSS 56(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 56(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 56(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 56(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 56(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xc8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1472(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1f, R9
+	JCS        patch15
+
+right15:
+	VBROADCASTSS 60(BX), Z10
+
+	// VDPBF16PS Z25, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 60(BX)(CX*1), Z11
+
+	// VDPBF16PS Z25, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 60(BX)(CX*2), Z12
+
+	// VDPBF16PS Z25, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 60(SI), Z13
+
+	// VDPBF16PS Z25, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 60(SI)(CX*1), Z14
+
+	// VDPBF16PS Z25, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z14, Z9
+	BYTE    $0x62
+	BYTE    $0x12
+	BYTE    $0x0e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc8
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000600, DX
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
+patch2:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right2
+
+patch3:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right3
+
+patch4:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right4
+
+patch5:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right5
+
+patch6:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right6
+
+patch7:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right7
+
+patch8:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right8
+
+patch9:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right9
+
+patch10:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right10
+
+patch11:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right11
+
+patch12:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right12
+
+patch13:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right13
+
+patch14:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right14
+
+patch15:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right15
 
 // func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -16744,6 +22660,2022 @@ block:
 	VMOVUPS       Z11, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezed512_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezed512_6(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z8
+	VMOVUPS    64(DI), Z9
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z10
+	VMOVUPS    64(DI), Z11
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+
+begin:
+	MOVQ    head+32(FP), DI
+	MOVQ    patches+40(FP), R8
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (DI), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	VMOVUPS      (DX), Z27
+	VPSRLW       $0x04, Z27, Z28
+	VPANDD       Z31, Z27, Z27
+	VPANDD       Z31, Z28, Z28
+	VPSHUFB      Z27, Z29, Z27
+	VMOVUPS      64(DX), Z26
+	VPUNPCKLBW   Z27, Z26, Z25
+	VPUNPCKHBW   Z27, Z26, Z24
+	BTL          $0x10, R9
+	JCS          patch0
+
+right0:
+	VBROADCASTSS (BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS (BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS (BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS (SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS (SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS (SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    128(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x11, R9
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 4(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 4(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 4(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 4(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 4(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4288(DX)
+	PREFETCHT0 4352(DX)
+	PREFETCHT0 4416(DX)
+	VMOVUPS    192(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    256(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x12, R9
+	JCS        patch2
+
+right2:
+	VBROADCASTSS 8(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 8(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 8(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 8(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 8(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 8(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    320(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x13, R9
+	JCS        patch3
+
+right3:
+	VBROADCASTSS 12(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 12(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 12(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 12(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 12(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 12(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4480(DX)
+	PREFETCHT0 4544(DX)
+	PREFETCHT0 4608(DX)
+	VMOVUPS    384(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    448(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x14, R9
+	JCS        patch4
+
+right4:
+	VBROADCASTSS 16(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 16(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 16(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 16(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 16(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 16(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    512(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x15, R9
+	JCS        patch5
+
+right5:
+	VBROADCASTSS 20(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 20(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 20(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 20(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 20(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 20(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4672(DX)
+	PREFETCHT0 4736(DX)
+	PREFETCHT0 4800(DX)
+	VMOVUPS    576(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    640(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x16, R9
+	JCS        patch6
+
+right6:
+	VBROADCASTSS 24(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 24(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 24(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 24(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 24(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 24(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    704(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x17, R9
+	JCS        patch7
+
+right7:
+	VBROADCASTSS 28(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 28(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 28(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 28(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 28(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 28(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 4864(DX)
+	PREFETCHT0 4928(DX)
+	PREFETCHT0 4992(DX)
+	VMOVUPS    768(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    832(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x18, R9
+	JCS        patch8
+
+right8:
+	VBROADCASTSS 32(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 32(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 32(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 32(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 32(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 32(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    896(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x19, R9
+	JCS        patch9
+
+right9:
+	VBROADCASTSS 36(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 36(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 36(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 36(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 36(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 36(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 5056(DX)
+	PREFETCHT0 5120(DX)
+	PREFETCHT0 5184(DX)
+	VMOVUPS    960(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1024(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1a, R9
+	JCS        patch10
+
+right10:
+	VBROADCASTSS 40(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 40(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 40(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 40(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 40(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 40(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1088(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1b, R9
+	JCS        patch11
+
+right11:
+	VBROADCASTSS 44(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 44(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 44(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 44(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 44(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 44(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 5248(DX)
+	PREFETCHT0 5312(DX)
+	PREFETCHT0 5376(DX)
+	VMOVUPS    1152(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1216(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1c, R9
+	JCS        patch12
+
+right12:
+	VBROADCASTSS 48(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 48(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 48(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 48(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 48(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 48(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1280(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1d, R9
+	JCS        patch13
+
+right13:
+	VBROADCASTSS 52(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 52(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 52(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 52(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 52(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 52(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	PREFETCHT0 5440(DX)
+	PREFETCHT0 5504(DX)
+	PREFETCHT0 5568(DX)
+	VMOVUPS    1344(DX), Z27
+	VPSRLW     $0x04, Z27, Z28
+	VPANDD     Z31, Z27, Z27
+	VPANDD     Z31, Z28, Z28
+	VPSHUFB    Z27, Z29, Z27
+	VMOVUPS    1408(DX), Z26
+	VPUNPCKLBW Z27, Z26, Z25
+	VPUNPCKHBW Z27, Z26, Z24
+	BTL        $0x1e, R9
+	JCS        patch14
+
+right14:
+	VBROADCASTSS 56(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 56(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 56(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 56(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 56(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 56(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xd8
+	VPSHUFB    Z28, Z29, Z28
+	VMOVUPS    1472(DX), Z26
+	VPUNPCKLBW Z28, Z26, Z25
+	VPUNPCKHBW Z28, Z26, Z24
+	BTL        $0x1f, R9
+	JCS        patch15
+
+right15:
+	VBROADCASTSS 60(BX), Z12
+
+	// VDPBF16PS Z25, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 60(BX)(CX*1), Z13
+
+	// VDPBF16PS Z25, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xd8
+	VBROADCASTSS 60(BX)(CX*2), Z14
+
+	// VDPBF16PS Z25, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe1
+
+	// VDPBF16PS Z24, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 60(SI), Z15
+
+	// VDPBF16PS Z25, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z24, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xf8
+	VBROADCASTSS 60(SI)(CX*1), Z16
+
+	// VDPBF16PS Z25, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc1
+
+	// VDPBF16PS Z24, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xc8
+	VBROADCASTSS 60(SI)(CX*2), Z17
+
+	// VDPBF16PS Z25, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd1
+
+	// VDPBF16PS Z24, Z17, Z11
+	BYTE    $0x62
+	BYTE    $0x12
+	BYTE    $0x76
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xd8
+	ADDQ    $0x00000040, BX
+	ADDQ    $0x00000040, SI
+	ADDQ    $0x00000600, DX
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
+patch2:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right2
+
+patch3:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right3
+
+patch4:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right4
+
+patch5:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right5
+
+patch6:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right6
+
+patch7:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right7
+
+patch8:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right8
+
+patch9:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right9
+
+patch10:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right10
+
+patch11:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right11
+
+patch12:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right12
+
+patch13:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right13
+
+patch14:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right14
+
+patch15:
+	VPXORD (R8), Z25, Z25
+	VPXORD 64(R8), Z24, Z24
+	ADDQ   $0x00000080, R8
+	JMP    right15
 
 // func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, FMA3, MMX+
@@ -23180,3 +31112,1202 @@ step:
 	MOVL          AX, ret+32(FP)
 	VZEROUPPER
 	RET
+
+// func squeezeAVX512(blocks int, panel *byte, to *byte, head *byte, missed *uint64)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV
+TEXT ·squeezeAVX512(SB), NOSPLIT, $0-40
+	MOVQ    blocks+0(FP), AX
+	MOVQ    panel+8(FP), CX
+	MOVQ    to+16(FP), DX
+	MOVQ    head+24(FP), BX
+	MOVQ    missed+32(FP), SI
+	VMOVUPS lowerBytes<>+0(SB), Z16
+	VMOVUPS magnitude<>+0(SB), Z17
+	VMOVUPS lowThree<>+0(SB), Z18
+	VMOVUPS bitThree<>+0(SB), Z19
+
+block:
+	VPXORD        Z0, Z0, Z0
+	VPSRLW        $0x08, (CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 64(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 128(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 192(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 256(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 320(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 384(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 448(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 512(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 576(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 640(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 704(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 768(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 832(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 896(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 960(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1024(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1088(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1152(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1216(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1280(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1344(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1408(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1472(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1536(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1600(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1664(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1728(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1792(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1856(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1920(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLW        $0x08, 1984(CX), Z2
+	VPANDD        Z17, Z2, Z2
+	VPMAXUB       Z2, Z0, Z0
+	VPSRLD        $0x10, Z0, Z1
+	VPMAXUB       Z1, Z0, Z0
+	VPSLLD        $0x18, Z0, Z0
+	VPSRLD        $0x18, Z0, Z0
+	VPMAXSD       Z1, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z0, Y1
+	VPMAXSD       Y1, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPMAXSD       X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPMAXSD       X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPMAXSD       X1, X0, X0
+	VMOVD         X0, DI
+	XORL          R8, R8
+	SUBL          $0x07, DI
+	CMOVLLT       R8, DI
+	MOVB          DI, (BX)
+	VMOVD         DI, X1
+	VPBROADCASTB  X1, Z20
+	VPANDD        (CX), Z16, Z6
+	VPANDD        64(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 64(DX)
+	VPSRLW        $0x08, (CX), Z8
+	VPSRLW        $0x08, 64(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, (SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        128(CX), Z16, Z6
+	VPANDD        192(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 128(DX)
+	VPSRLW        $0x08, 128(CX), Z8
+	VPSRLW        $0x08, 192(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 8(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, (DX)
+	VPANDD        256(CX), Z16, Z6
+	VPANDD        320(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 256(DX)
+	VPSRLW        $0x08, 256(CX), Z8
+	VPSRLW        $0x08, 320(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 16(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        384(CX), Z16, Z6
+	VPANDD        448(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 320(DX)
+	VPSRLW        $0x08, 384(CX), Z8
+	VPSRLW        $0x08, 448(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 24(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 192(DX)
+	VPANDD        512(CX), Z16, Z6
+	VPANDD        576(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 448(DX)
+	VPSRLW        $0x08, 512(CX), Z8
+	VPSRLW        $0x08, 576(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 32(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        640(CX), Z16, Z6
+	VPANDD        704(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 512(DX)
+	VPSRLW        $0x08, 640(CX), Z8
+	VPSRLW        $0x08, 704(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 40(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 384(DX)
+	VPANDD        768(CX), Z16, Z6
+	VPANDD        832(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 640(DX)
+	VPSRLW        $0x08, 768(CX), Z8
+	VPSRLW        $0x08, 832(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 48(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        896(CX), Z16, Z6
+	VPANDD        960(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 704(DX)
+	VPSRLW        $0x08, 896(CX), Z8
+	VPSRLW        $0x08, 960(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 56(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 576(DX)
+	VPANDD        1024(CX), Z16, Z6
+	VPANDD        1088(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 832(DX)
+	VPSRLW        $0x08, 1024(CX), Z8
+	VPSRLW        $0x08, 1088(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 64(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        1152(CX), Z16, Z6
+	VPANDD        1216(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 896(DX)
+	VPSRLW        $0x08, 1152(CX), Z8
+	VPSRLW        $0x08, 1216(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 72(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 768(DX)
+	VPANDD        1280(CX), Z16, Z6
+	VPANDD        1344(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 1024(DX)
+	VPSRLW        $0x08, 1280(CX), Z8
+	VPSRLW        $0x08, 1344(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 80(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        1408(CX), Z16, Z6
+	VPANDD        1472(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 1088(DX)
+	VPSRLW        $0x08, 1408(CX), Z8
+	VPSRLW        $0x08, 1472(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 88(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 960(DX)
+	VPANDD        1536(CX), Z16, Z6
+	VPANDD        1600(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 1216(DX)
+	VPSRLW        $0x08, 1536(CX), Z8
+	VPSRLW        $0x08, 1600(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 96(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        1664(CX), Z16, Z6
+	VPANDD        1728(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 1280(DX)
+	VPSRLW        $0x08, 1664(CX), Z8
+	VPSRLW        $0x08, 1728(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 104(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 1152(DX)
+	VPANDD        1792(CX), Z16, Z6
+	VPANDD        1856(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 1408(DX)
+	VPSRLW        $0x08, 1792(CX), Z8
+	VPSRLW        $0x08, 1856(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z4
+	VPCMPUB       $0x01, Z20, Z4, K1
+	KMOVQ         K1, 112(SI)
+	VPSUBB        Z20, Z4, Z4
+	VPANDD        Z18, Z4, Z4
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z4, Z4
+	VPANDD        1920(CX), Z16, Z6
+	VPANDD        1984(CX), Z16, Z9
+	VPACKUSWB     Z9, Z6, Z6
+	VMOVUPS       Z6, 1472(DX)
+	VPSRLW        $0x08, 1920(CX), Z8
+	VPSRLW        $0x08, 1984(CX), Z9
+	VPACKUSWB     Z9, Z8, Z8
+	VPANDD        Z17, Z8, Z5
+	VPCMPUB       $0x01, Z20, Z5, K1
+	KMOVQ         K1, 120(SI)
+	VPSUBB        Z20, Z5, Z5
+	VPANDD        Z18, Z5, Z5
+	VPSRLW        $0x04, Z8, Z8
+	VPANDD        Z19, Z8, Z8
+	VPORD         Z8, Z5, Z5
+	VPSLLW        $0x04, Z5, Z5
+	VPORD         Z4, Z5, Z4
+	VMOVUPS       Z4, 1344(DX)
+	ADDQ          $0x04, BX
+	ADDQ          $0x00000080, SI
+	ADDQ          $0x00000600, DX
+	ADDQ          $0x00000800, CX
+	DECQ          AX
+	JNZ           block
+	VZEROUPPER
+	RET
+
+// func fetchLines(lines int, from *byte)
+// Requires: MMX+
+TEXT ·fetchLines(SB), NOSPLIT, $0-16
+	MOVQ lines+0(FP), AX
+	MOVQ from+8(FP), CX
+
+line:
+	PREFETCHT1 (CX)
+	ADDQ       $0x40, CX
+	DECQ       AX
+	JNZ        line
+	RET
+
+// func expandAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·expandAVX512(SB), NOSPLIT, $0-40
+	MOVQ    blocks+0(FP), AX
+	MOVQ    from+8(FP), CX
+	MOVQ    panel+32(FP), DX
+	MOVQ    head+16(FP), BX
+	MOVQ    patches+24(FP), SI
+	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS upperBytes<>+0(SB), Z30
+
+block:
+	VPBROADCASTB (BX), Z29
+	VPADDB       Z30, Z29, Z29
+	MOVL         (BX), DI
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Z0
+	VPSRLW       $0x04, Z0, Z1
+	VPANDD       Z31, Z0, Z0
+	VPANDD       Z31, Z1, Z1
+	VPSHUFB      Z0, Z29, Z0
+	VMOVUPS      64(CX), Z4
+	VPUNPCKLBW   Z0, Z4, Z6
+	VPUNPCKHBW   Z0, Z4, Z7
+	BTL          $0x10, DI
+	JCS          patch0
+
+right0:
+	VMOVUPS    Z6, (DX)
+	VMOVUPS    Z7, 64(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    128(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x11, DI
+	JCS        patch1
+
+right1:
+	VMOVUPS    Z6, 128(DX)
+	VMOVUPS    Z7, 192(DX)
+	VMOVUPS    192(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    256(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x12, DI
+	JCS        patch2
+
+right2:
+	VMOVUPS    Z6, 256(DX)
+	VMOVUPS    Z7, 320(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    320(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x13, DI
+	JCS        patch3
+
+right3:
+	VMOVUPS    Z6, 384(DX)
+	VMOVUPS    Z7, 448(DX)
+	VMOVUPS    384(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    448(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x14, DI
+	JCS        patch4
+
+right4:
+	VMOVUPS    Z6, 512(DX)
+	VMOVUPS    Z7, 576(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    512(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x15, DI
+	JCS        patch5
+
+right5:
+	VMOVUPS    Z6, 640(DX)
+	VMOVUPS    Z7, 704(DX)
+	VMOVUPS    576(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    640(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x16, DI
+	JCS        patch6
+
+right6:
+	VMOVUPS    Z6, 768(DX)
+	VMOVUPS    Z7, 832(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    704(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x17, DI
+	JCS        patch7
+
+right7:
+	VMOVUPS    Z6, 896(DX)
+	VMOVUPS    Z7, 960(DX)
+	VMOVUPS    768(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    832(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x18, DI
+	JCS        patch8
+
+right8:
+	VMOVUPS    Z6, 1024(DX)
+	VMOVUPS    Z7, 1088(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    896(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x19, DI
+	JCS        patch9
+
+right9:
+	VMOVUPS    Z6, 1152(DX)
+	VMOVUPS    Z7, 1216(DX)
+	VMOVUPS    960(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    1024(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x1a, DI
+	JCS        patch10
+
+right10:
+	VMOVUPS    Z6, 1280(DX)
+	VMOVUPS    Z7, 1344(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    1088(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x1b, DI
+	JCS        patch11
+
+right11:
+	VMOVUPS    Z6, 1408(DX)
+	VMOVUPS    Z7, 1472(DX)
+	VMOVUPS    1152(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    1216(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x1c, DI
+	JCS        patch12
+
+right12:
+	VMOVUPS    Z6, 1536(DX)
+	VMOVUPS    Z7, 1600(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    1280(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x1d, DI
+	JCS        patch13
+
+right13:
+	VMOVUPS    Z6, 1664(DX)
+	VMOVUPS    Z7, 1728(DX)
+	VMOVUPS    1344(CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     Z31, Z0, Z0
+	VPANDD     Z31, Z1, Z1
+	VPSHUFB    Z0, Z29, Z0
+	VMOVUPS    1408(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x1e, DI
+	JCS        patch14
+
+right14:
+	VMOVUPS    Z6, 1792(DX)
+	VMOVUPS    Z7, 1856(DX)
+	VPSHUFB    Z1, Z29, Z1
+	VMOVUPS    1472(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x1f, DI
+	JCS        patch15
+
+right15:
+	VMOVUPS Z6, 1920(DX)
+	VMOVUPS Z7, 1984(DX)
+	ADDQ    $0x00000600, CX
+	ADDQ    $0x00000800, DX
+	DECQ    AX
+	JNZ     block
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right0
+
+patch1:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right1
+
+patch2:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right2
+
+patch3:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right3
+
+patch4:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right4
+
+patch5:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right5
+
+patch6:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right6
+
+patch7:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right7
+
+patch8:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right8
+
+patch9:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right9
+
+patch10:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right10
+
+patch11:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right11
+
+patch12:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right12
+
+patch13:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right13
+
+patch14:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right14
+
+patch15:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right15
+
+// func expandAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+// Requires: AVX, AVX2
+TEXT ·expandAVX2(SB), NOSPLIT, $0-40
+	MOVQ    blocks+0(FP), AX
+	MOVQ    from+8(FP), CX
+	MOVQ    panel+32(FP), DX
+	MOVQ    head+16(FP), BX
+	MOVQ    patches+24(FP), SI
+	VMOVUPS lowNibbles<>+0(SB), Y15
+	VMOVUPS upperBytes<>+0(SB), Y14
+
+block:
+	VPBROADCASTB (BX), Y13
+	VPADDB       Y14, Y13, Y13
+	MOVL         (BX), DI
+	ADDQ         $0x04, BX
+	VMOVUPS      (CX), Y0
+	VPSRLW       $0x04, Y0, Y1
+	VPAND        Y15, Y0, Y0
+	VPAND        Y15, Y1, Y1
+	VMOVUPS      32(CX), Y2
+	VPSRLW       $0x04, Y2, Y3
+	VPAND        Y15, Y2, Y2
+	VPAND        Y15, Y3, Y3
+	VPSHUFB      Y0, Y13, Y0
+	VMOVUPS      64(CX), Y4
+	VPUNPCKLBW   Y0, Y4, Y6
+	VPUNPCKHBW   Y0, Y4, Y8
+	VPSHUFB      Y2, Y13, Y2
+	VMOVUPS      96(CX), Y5
+	VPUNPCKLBW   Y2, Y5, Y7
+	VPUNPCKHBW   Y2, Y5, Y9
+	BTL          $0x10, DI
+	JCS          patch0
+
+right0:
+	VMOVUPS    Y6, (DX)
+	VMOVUPS    Y7, 32(DX)
+	VMOVUPS    Y8, 64(DX)
+	VMOVUPS    Y9, 96(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    128(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    160(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x11, DI
+	JCS        patch1
+
+right1:
+	VMOVUPS    Y6, 128(DX)
+	VMOVUPS    Y7, 160(DX)
+	VMOVUPS    Y8, 192(DX)
+	VMOVUPS    Y9, 224(DX)
+	VMOVUPS    192(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    224(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    256(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    288(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x12, DI
+	JCS        patch2
+
+right2:
+	VMOVUPS    Y6, 256(DX)
+	VMOVUPS    Y7, 288(DX)
+	VMOVUPS    Y8, 320(DX)
+	VMOVUPS    Y9, 352(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    320(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    352(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x13, DI
+	JCS        patch3
+
+right3:
+	VMOVUPS    Y6, 384(DX)
+	VMOVUPS    Y7, 416(DX)
+	VMOVUPS    Y8, 448(DX)
+	VMOVUPS    Y9, 480(DX)
+	VMOVUPS    384(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    416(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    448(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    480(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x14, DI
+	JCS        patch4
+
+right4:
+	VMOVUPS    Y6, 512(DX)
+	VMOVUPS    Y7, 544(DX)
+	VMOVUPS    Y8, 576(DX)
+	VMOVUPS    Y9, 608(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    512(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    544(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x15, DI
+	JCS        patch5
+
+right5:
+	VMOVUPS    Y6, 640(DX)
+	VMOVUPS    Y7, 672(DX)
+	VMOVUPS    Y8, 704(DX)
+	VMOVUPS    Y9, 736(DX)
+	VMOVUPS    576(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    608(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    640(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    672(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x16, DI
+	JCS        patch6
+
+right6:
+	VMOVUPS    Y6, 768(DX)
+	VMOVUPS    Y7, 800(DX)
+	VMOVUPS    Y8, 832(DX)
+	VMOVUPS    Y9, 864(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    704(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    736(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x17, DI
+	JCS        patch7
+
+right7:
+	VMOVUPS    Y6, 896(DX)
+	VMOVUPS    Y7, 928(DX)
+	VMOVUPS    Y8, 960(DX)
+	VMOVUPS    Y9, 992(DX)
+	VMOVUPS    768(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    800(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    832(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    864(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x18, DI
+	JCS        patch8
+
+right8:
+	VMOVUPS    Y6, 1024(DX)
+	VMOVUPS    Y7, 1056(DX)
+	VMOVUPS    Y8, 1088(DX)
+	VMOVUPS    Y9, 1120(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    896(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    928(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x19, DI
+	JCS        patch9
+
+right9:
+	VMOVUPS    Y6, 1152(DX)
+	VMOVUPS    Y7, 1184(DX)
+	VMOVUPS    Y8, 1216(DX)
+	VMOVUPS    Y9, 1248(DX)
+	VMOVUPS    960(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    992(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    1024(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    1056(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x1a, DI
+	JCS        patch10
+
+right10:
+	VMOVUPS    Y6, 1280(DX)
+	VMOVUPS    Y7, 1312(DX)
+	VMOVUPS    Y8, 1344(DX)
+	VMOVUPS    Y9, 1376(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    1088(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    1120(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x1b, DI
+	JCS        patch11
+
+right11:
+	VMOVUPS    Y6, 1408(DX)
+	VMOVUPS    Y7, 1440(DX)
+	VMOVUPS    Y8, 1472(DX)
+	VMOVUPS    Y9, 1504(DX)
+	VMOVUPS    1152(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    1184(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    1216(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    1248(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x1c, DI
+	JCS        patch12
+
+right12:
+	VMOVUPS    Y6, 1536(DX)
+	VMOVUPS    Y7, 1568(DX)
+	VMOVUPS    Y8, 1600(DX)
+	VMOVUPS    Y9, 1632(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    1280(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    1312(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x1d, DI
+	JCS        patch13
+
+right13:
+	VMOVUPS    Y6, 1664(DX)
+	VMOVUPS    Y7, 1696(DX)
+	VMOVUPS    Y8, 1728(DX)
+	VMOVUPS    Y9, 1760(DX)
+	VMOVUPS    1344(CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      Y15, Y0, Y0
+	VPAND      Y15, Y1, Y1
+	VMOVUPS    1376(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      Y15, Y2, Y2
+	VPAND      Y15, Y3, Y3
+	VPSHUFB    Y0, Y13, Y0
+	VMOVUPS    1408(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y13, Y2
+	VMOVUPS    1440(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x1e, DI
+	JCS        patch14
+
+right14:
+	VMOVUPS    Y6, 1792(DX)
+	VMOVUPS    Y7, 1824(DX)
+	VMOVUPS    Y8, 1856(DX)
+	VMOVUPS    Y9, 1888(DX)
+	VPSHUFB    Y1, Y13, Y1
+	VMOVUPS    1472(CX), Y4
+	VPUNPCKLBW Y1, Y4, Y6
+	VPUNPCKHBW Y1, Y4, Y8
+	VPSHUFB    Y3, Y13, Y3
+	VMOVUPS    1504(CX), Y5
+	VPUNPCKLBW Y3, Y5, Y7
+	VPUNPCKHBW Y3, Y5, Y9
+	BTL        $0x1f, DI
+	JCS        patch15
+
+right15:
+	VMOVUPS Y6, 1920(DX)
+	VMOVUPS Y7, 1952(DX)
+	VMOVUPS Y8, 1984(DX)
+	VMOVUPS Y9, 2016(DX)
+	ADDQ    $0x00000600, CX
+	ADDQ    $0x00000800, DX
+	DECQ    AX
+	JNZ     block
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right0
+
+patch1:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right1
+
+patch2:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right2
+
+patch3:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right3
+
+patch4:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right4
+
+patch5:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right5
+
+patch6:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right6
+
+patch7:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right7
+
+patch8:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right8
+
+patch9:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right9
+
+patch10:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right10
+
+patch11:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right11
+
+patch12:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right12
+
+patch13:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right13
+
+patch14:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right14
+
+patch15:
+	VPXOR (SI), Y6, Y6
+	VPXOR 32(SI), Y7, Y7
+	VPXOR 64(SI), Y8, Y8
+	VPXOR 96(SI), Y9, Y9
+	ADDQ  $0x00000080, SI
+	JMP   right15

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -13,9 +14,10 @@ type Matrix struct {
 	DType kernel.DType
 	K, N  int
 
-	f     *format
-	steps int
-	data  []byte // panels
+	f       *format
+	steps   int
+	data    []byte   // panels
+	patches *patches // where panels are squeezed, else nil
 }
 
 // Part is at most 32 columns of a matrix [K, N], in one of three forms.
@@ -35,7 +37,7 @@ type Part struct {
 // together.
 type Parts func(worker, lo, hi int) (Part, error)
 
-// PackedBytes is the memory that a matrix takes.
+// PackedBytes is the most memory that a matrix takes.
 func PackedBytes(d kernel.DType, k, n int) int {
 	f := goKernels().format(d)
 	return (n + panelCols - 1) / panelCols * f.steps(k) * f.bStep
@@ -53,11 +55,29 @@ func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix
 		return nil, fmt.Errorf("rows of %d weights cannot be cut into the blocks of %d that %v has", k, BlockLen, d)
 	}
 	m.steps = m.f.steps(k)
+	panels := (n + panelCols - 1) / panelCols
 	m.data = mem.Take(PackedBytes(d, k, n))
+	if m.f.squeezing != nil && squeezedBytes(m.steps) < m.steps*m.f.bStep {
+		m.patches = patchesOf(panels, m.steps)
+	}
+	err := u.packPanels(m, panels, parts)
+	if errors.Is(err, errVaried) {
+		m.patches = nil
+		err = u.packPanels(m, panels, parts)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.data = m.data[:panels*m.panelBytes()]
+	mem.Trim(len(m.data))
+	return m, nil
+}
+
+// packPanels packs all panels until one fails.
+func (u *Unit) packPanels(m *Matrix, panels int, parts Parts) (fail error) {
 	var once sync.Once
-	var fail error
-	u.cpu.Each((n+panelCols-1)/panelCols, func(worker, p int) {
-		lo, hi := p*panelCols, min((p+1)*panelCols, n)
+	u.cpu.Each(panels, func(worker, p int) {
+		lo, hi := p*panelCols, min((p+1)*panelCols, m.N)
 		part, err := parts(worker, lo, hi)
 		if err == nil {
 			err = u.packPart(&u.per[worker], m, part, lo, hi)
@@ -66,15 +86,12 @@ func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix
 			once.Do(func() { fail = err })
 		}
 	})
-	if fail != nil {
-		return nil, fail
-	}
-	return m, nil
+	return fail
 }
 
 // packPart packs columns [lo,hi).
 func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
-	panel := u.panel(m, lo/panelCols)
+	panel := m.panel(lo / panelCols)
 	if part.Blocks != nil {
 		return m.fill(panel, part.Blocks, lo, hi-lo)
 	}
@@ -91,8 +108,17 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 			turn(rows, part.Columns, m.K, hi-lo)
 		}
 	}
-	top := m.f.pack(m.steps, &rows[0], 4*ld, &panel[0])
+	wide := panel
+	if m.patches != nil {
+		wide = s.room(squeezeBlocks(m.steps) * squeezeSteps * stepBytes)
+	}
+	top := m.f.pack(m.steps, &rows[0], 4*ld, &wide[0])
 	if largest := math.Float32frombits(top); largest-largest == 0 && toHalf(largest/127) < 0x7c00 {
+		if m.patches != nil {
+			clear(wide[m.steps*m.f.bStep:])
+			p := m.squeezed(lo / panelCols)
+			return m.patches.set(lo/panelCols, p.squeeze(s, wide, hi-lo))
+		}
 		return nil
 	}
 	for j := range hi - lo {
@@ -127,19 +153,34 @@ func (m *Matrix) Columns(lo, hi int) *Matrix {
 	if lo%panelCols > 0 {
 		return nil
 	}
-	size := m.steps * m.f.bStep
-	part := *m
-	part.N = hi - lo
-	part.data = m.data[lo/panelCols*size : (hi+panelCols-1)/panelCols*size]
+	part, size := *m, m.panelBytes()
+	first, end := lo/panelCols, (hi+panelCols-1)/panelCols
+	part.N, part.data = hi-lo, m.data[first*size:end*size]
+	if m.patches != nil {
+		part.patches = &patches{of: m.patches.of[first:end]}
+	}
 	return &part
 }
 
 // Bytes is what the weights take, and what a product reads.
-func (m *Matrix) Bytes() int { return len(m.data) }
+func (m *Matrix) Bytes() int {
+	n := len(m.data)
+	if m.patches != nil {
+		n += int(m.patches.bytes.Load())
+	}
+	return n
+}
 
-func (u *Unit) panel(m *Matrix, p int) []byte {
-	size := m.steps * m.f.bStep
+func (m *Matrix) panel(p int) []byte {
+	size := m.panelBytes()
 	return m.data[p*size : (p+1)*size]
+}
+
+func (m *Matrix) panelBytes() int {
+	if m.patches != nil {
+		return squeezedBytes(m.steps)
+	}
+	return m.steps * m.f.bStep
 }
 
 // fill packs the blocks of n columns, of which first is the number of the first,
@@ -170,7 +211,12 @@ func (m *Matrix) fill(panel, blocks []byte, first, n int) error {
 // Column sets dst [K] to column j, as float32: what an embedding looks up in the
 // transposed table.
 func (m *Matrix) Column(dst []float32, j int) {
-	panel, c := m.data[j/panelCols*m.steps*m.f.bStep:], j%panelCols
+	panel, c := m.panel(j/panelCols), j%panelCols
+	if m.patches != nil {
+		p := m.squeezed(j / panelCols)
+		p.column(dst, c)
+		return
+	}
 	switch m.DType {
 	case kernel.FP32:
 		for k := range dst {

@@ -10,6 +10,9 @@ import (
 type Memory struct {
 	rest [][]byte // of each piece; the mapping is the last
 	free func()
+
+	last  int    // the piece that was taken from last
+	taken []byte // and what was left of it before
 }
 
 // HugePage is the size of the system's large pages: a mapping may take as much
@@ -38,9 +41,14 @@ func (m *Memory) Take(n int) []byte {
 	for n > len(m.rest[i]) {
 		i++
 	}
-	b := m.rest[i][:n:n]
-	m.rest[i] = m.rest[i][min(roundUp(n, lineBytes), len(m.rest[i])):]
-	return b
+	m.last, m.taken = i, m.rest[i]
+	m.Trim(n)
+	return m.taken[:n:n]
+}
+
+// Trim gives back what was taken last, but for its first n bytes.
+func (m *Memory) Trim(n int) {
+	m.rest[m.last] = m.taken[min(roundUp(n, lineBytes), len(m.taken)):]
 }
 
 // Beside is how much of what is taken in these sizes, one after another, does not

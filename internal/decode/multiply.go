@@ -23,10 +23,13 @@ type Product struct {
 
 // stripPanels is the number of panels that a part of a product of many rows
 // has, and blockRows the most rows that are multiplied while their activations
-// stay in the second cache, beside a panel and their part of C.
+// stay in the second cache, beside a panel and their part of C. With squeezed
+// panels, which each block of rows must expand, there may be more where that
+// leaves enough parts.
 const (
-	stripPanels = 4
-	blockRows   = 192
+	stripPanels  = 4
+	blockRows    = 192
+	squeezedRows = 256
 )
 
 // Multiply computes p.
@@ -39,9 +42,13 @@ func (u *Unit) Multiply(p *Product) {
 	if p.M <= len(p.W.f.tiles) { // all of a part in one go, so few parts
 		strip = max(1, panels/(4*u.cpu.Threads()))
 	}
-	blocks := (p.M + blockRows - 1) / blockRows
-	rows := roundUp((p.M+blocks-1)/blocks, len(p.W.f.tiles))
 	strips := (panels + strip - 1) / strip
+	most := blockRows
+	if n := (p.M + squeezedRows - 1) / squeezedRows; p.W.patches != nil && strips*n >= 3*u.cpu.Threads() {
+		most = squeezedRows
+	}
+	blocks := (p.M + most - 1) / most
+	rows := roundUp((p.M+blocks-1)/blocks, len(p.W.f.tiles))
 	u.cpu.Each(strips*blocks, func(worker, i int) {
 		r0 := i / strips * rows
 		if r0 >= p.M {
@@ -92,25 +99,96 @@ func (j *job) strip(lo, hi int) {
 
 // panel adds n steps from s on to all rows of panel p.
 func (j *job) panel(p, s, n int) {
-	f := j.W.f
-	b := ptr(j.W.data, (p*j.W.steps+s)*f.bStep)
+	w := j.W
+	switch {
+	case w.patches == nil:
+		j.tiles(p, s, n, ptr(w.data, (p*w.steps+s)*w.f.bStep))
+	case j.m <= len(w.f.squeezing.tiles):
+		j.squeezed(p)
+	case j.m <= len(w.f.tiles):
+		j.expanded(p, s, n, fewSteps)
+	default:
+		j.manyExpanded(p, s, n)
+	}
+}
+
+// tiles multiplies all rows by n steps from s on of panel p, which lie at b.
+func (j *job) tiles(p, s, n int, b *byte) {
+	tiles, stride := j.W.f.tiles, j.A.stride
+	j.each(len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
+		tiles[m-1](n, a, stride, b, c, ldc, acc)
+	})
+}
+
+// expanded multiplies by n steps of a squeezed panel, so many at a time.
+func (j *job) expanded(p, s, n, some int) {
+	panel := j.W.squeezed(p)
+	wide := j.s.room(roundUp(some, squeezeSteps) * j.W.f.bStep)
+	for end := s + n; s < end; s += some {
+		some = min(some, end-s)
+		panel.expand(wide, s, some)
+		j.tiles(p, s, some, &wide[0])
+	}
+}
+
+// manyExpanded multiplies many rows by n steps of a squeezed panel, and asks for
+// those of the next panel meanwhile: nothing else is done while they are expanded.
+func (j *job) manyExpanded(p, s, n int) {
+	panel, next := j.W.squeezed(p), []byte(nil)
+	if (p+1)*panelCols < j.W.N {
+		after := j.W.squeezed(p + 1)
+		next = after.blocks[s/squeezeSteps*squeezeBytes:][:squeezeBlocks(n)*squeezeBytes]
+	}
+	wide := j.s.room(squeezeBlocks(n) * squeezeSteps * stepBytes)
+	panel.expand(wide, s, n)
+	tiles, stride := j.W.f.tiles, j.A.stride
+	part := len(next) / lineBytes * len(tiles) / j.m * lineBytes
+	j.each(len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
+		if part > 0 && part <= len(next) {
+			panel.k.fetch(part/lineBytes, &next[0])
+			next = next[part:]
+		}
+		tiles[m-1](n, a, stride, &wide[0], c, ldc, acc)
+	})
+}
+
+// squeezed multiplies few rows by all of a squeezed panel. What is no whole block
+// at its end is expanded.
+func (j *job) squeezed(p int) {
+	panel, stride := j.W.squeezed(p), j.A.stride
+	whole := panel.steps / squeezeSteps
+	from, head := panel.at(0)
+	patches, tiles := panel.patchesFrom(0), panel.k.tiles
+	if whole > 0 {
+		j.each(len(tiles), p, 0, func(m int, a *byte, c *float32, ldc, acc int) {
+			tiles[m-1](whole, a, stride, from, head, patches, c, ldc, acc)
+		})
+	}
+	if s := whole * squeezeSteps; s < panel.steps {
+		j.expanded(p, s, panel.steps-s, squeezeSteps)
+	}
+}
+
+// each runs f for pieces of at most most rows from step s of panel p on: where
+// their activations and sums lie, and whether sums are there already.
+func (j *job) each(most, p, s int, f func(m int, a *byte, c *float32, ldc, acc int)) {
 	acc := 0
 	if s > 0 {
 		acc = 1
 	}
 	cols := min(panelCols, j.W.N-p*panelCols)
-	tiles(j.m, len(f.tiles), func(r, m int) {
+	tiles(j.m, most, func(r, m int) {
 		r += j.r0
 		at := r*j.LDC + p*panelCols
 		if cols == panelCols {
-			f.tiles[m-1](n, j.A.at(r, s), j.A.stride, b, floatPtr(j.C, at), 4*j.LDC, acc)
+			f(m, j.A.at(r, s), floatPtr(j.C, at), 4*j.LDC, acc)
 			return
 		}
-		edge := grow(&j.s.tile, len(f.tiles)*panelCols)
+		edge := grow(&j.s.tile, len(j.W.f.tiles)*panelCols)
 		for i := range m {
 			copy(edge[i*panelCols:], j.C[at+i*j.LDC:][:cols])
 		}
-		f.tiles[m-1](n, j.A.at(r, s), j.A.stride, b, &edge[0], 4*panelCols, acc)
+		f(m, j.A.at(r, s), &edge[0], 4*panelCols, acc)
 		for i := range m {
 			copy(j.C[at+i*j.LDC:][:cols], edge[i*panelCols:])
 		}

@@ -19,6 +19,17 @@ type scratch struct {
 	scores []float32 // attention: strip of scores
 	out    []float32 // and of sums over values
 	q, p   Operand   // queries, probabilities
+
+	wide   []byte   // bf16 panels: steps before they are squeezed, or expanded
+	missed []uint64 // and the upper bytes without a code
+}
+
+// room is n bytes for steps of a panel.
+func (s *scratch) room(n int) []byte {
+	if len(s.wide) < n {
+		s.wide = aligned(n)
+	}
+	return s.wide[:n]
 }
 
 // New makes a Unit of cpu's instruction set.

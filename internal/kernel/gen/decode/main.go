@@ -21,6 +21,7 @@ func main() {
 		floatTile("tileWiden512", zmm, m, widen)
 		quantTile("tileQ8x512", m, q8)
 		quantTile("tileQ4x512", m, q4)
+		squeezedTile(m)
 	}
 	for m := 1; m <= 3; m++ {
 		floatTile("tileF32x256", ymm, m, fmaF32)
@@ -42,6 +43,10 @@ func main() {
 	packBF16()
 	packQ8()
 	packQ4()
+	squeeze()
+	fetch()
+	expand("expandAVX512", zmm)
+	expand("expandAVX2", ymm)
 	Generate()
 }
 

@@ -223,6 +223,8 @@ func roundBF16() {
 var (
 	upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127    Mem
 	roundHalf, lowByte, minusEighth, eightAndHalf, fifteen, oneFloat Mem
+
+	upperBytes, lowerBytes, magnitude, lowThree, bitThree Mem
 )
 
 // constants, each filling 64 bytes.
@@ -246,4 +248,12 @@ func constants() {
 	eightAndHalf = fill("eightAndHalf", 0x41080000)
 	fifteen = fill("fifteen", 15)
 	oneFloat = fill("oneFloat", 0x3f800000)
+	lowerBytes = fill("lowerBytes", 0x00ff00ff)
+	magnitude = fill("magnitude", 0x7f7f7f7f)
+	lowThree = fill("lowThree", 0x07070707)
+	bitThree = fill("bitThree", 0x08080808)
+	upperBytes = GLOBL("upperBytes", RODATA|NOPTR) // of the sixteen codes, from 0 on
+	for i := range 16 {
+		DATA(4*i, U32([]uint32{0x03020100, 0x07060504, 0x83828180, 0x87868584}[i%4]))
+	}
 }

@@ -27,7 +27,11 @@ type tile struct {
 
 // begin declares the function and loads what all tiles need.
 func begin(name string, regs []VecPhysical, m int) *tile {
-	TEXT(fmt.Sprintf("%s_%d", name, m), NOSPLIT, tileSignature)
+	return beginAs(tileSignature, name, regs, m)
+}
+
+func beginAs(signature, name string, regs []VecPhysical, m int) *tile {
+	TEXT(fmt.Sprintf("%s_%d", name, m), NOSPLIT, signature)
 	Pragma("noescape")
 	t := &tile{regs: regs, width: 64, m: m}
 	if len(regs) == 16 {

@@ -1,0 +1,138 @@
+package decode
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"promptgen/internal/kernel"
+)
+
+// squeezings are those of this machine, and the reference in Go.
+func squeezings(t *testing.T, f func(t *testing.T, u *Unit, k *squeezing)) {
+	for _, isa := range kernel.ISAs() {
+		cpu, err := kernel.New(kernel.Options{ISA: isa, Threads: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cpu.Close)
+		u := New(cpu)
+		k := u.k.bf16.squeezing
+		if k == nil {
+			k = &squeezing{squeeze: squeezeGo, expand: expandGo}
+		}
+		t.Run(isa, func(t *testing.T) { f(t, u, k) })
+	}
+}
+
+// varied is weights of usual magnitudes, of which one in rare is of any.
+func varied(r *rand.Rand, n, rare int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64()) * .02
+		if r.IntN(rare) == 0 {
+			x[i] = math.Float32frombits(r.Uint32() &^ (1 << 30)) // below 2
+		}
+	}
+	return x
+}
+
+// What is squeezed is expanded to what it was, whatever it was, and every
+// instruction set squeezes to the same bytes.
+func TestSqueeze(t *testing.T) {
+	reference := &squeezing{squeeze: squeezeGo, expand: expandGo}
+	squeezings(t, func(t *testing.T, u *Unit, k *squeezing) {
+		r := rand.New(rand.NewPCG(21, 22))
+		for _, steps := range []int{16, 48, 51, 80} {
+			for _, rare := range []int{1, 20, 1 << 30} {
+				wide := aligned(squeezeBlocks(steps) * squeezeSteps * stepBytes)
+				for i, v := range varied(r, steps*panelWords, rare) {
+					le.PutUint16(wide[2*i:], uint16(math.Float32bits(v)>>16))
+				}
+				var s scratch
+				var made [2]squeezedPanel
+				for i, k := range []*squeezing{reference, k} {
+					data := aligned(squeezedBytes(steps))
+					p := squeezedPanel{k: k, steps: steps, head: data[:headBytes(steps)], blocks: data[headBytes(steps):]}
+					p.patches = p.squeeze(&s, wide, panelCols)
+					made[i] = p
+				}
+				a, b := made[0], made[1]
+				if !bytes.Equal(a.head, b.head) || !bytes.Equal(a.blocks, b.blocks) || !bytes.Equal(a.patches, b.patches) {
+					t.Fatalf("%d steps, rare %d: squeezed otherwise than in Go", steps, rare)
+				}
+				for first := 0; first < steps; first += 2 * squeezeSteps {
+					got := aligned(squeezeBlocks(steps-first) * squeezeSteps * stepBytes)
+					b.expand(got, first, steps-first)
+					if n := (steps - first) * stepBytes; !bytes.Equal(got[:n], wide[first*stepBytes:][:n]) {
+						t.Fatalf("%d steps, rare %d: steps from %d on are not what they were", steps, rare, first)
+					}
+				}
+			}
+		}
+	})
+}
+
+// A squeezed matrix gives, to the bit, the products and the columns of one that
+// is not, for any number of rows; it takes less memory, and what it leaves is the
+// next one's. One of too many magnitudes is not squeezed.
+func TestSqueezedMatrix(t *testing.T) {
+	squeezings(t, func(t *testing.T, u *Unit, _ *squeezing) {
+		k := u.k.bf16.squeezing
+		if k == nil {
+			t.Skip("not squeezed at this level")
+		}
+		r := rand.New(rand.NewPCG(23, 24))
+		for _, shape := range [][2]int{{28, 32}, {64, 32}, {800, 70}, {2050, 40}, {96, 300}} {
+			for _, rare := range []int{2, 20000} {
+				kk, n := shape[0], shape[1]
+				w := varied(r, kk*n, rare)
+				parts := func(_, lo, hi int) (Part, error) { return Part{Columns: w[lo*kk : hi*kk]}, nil }
+				mem := NewMemory([]int{PackedBytes(kernel.BF16, kk, n), PackedBytes(kernel.BF16, kk, n), FloatBytes(16)}, nil)
+				var m [2]*Matrix
+				for i := range m {
+					u.k.bf16.squeezing = []*squeezing{nil, k}[i]
+					var err error
+					if m[i], err = u.Pack(mem, kernel.BF16, kk, n, parts); err != nil {
+						t.Fatal(err)
+					}
+				}
+				u.k.bf16.squeezing = k
+				if after := mem.Take(lineBytes); ptr(m[1].data, roundUp(len(m[1].data), lineBytes)) != &after[0] {
+					t.Errorf("%v: what is left behind a squeezed matrix is not taken next", shape)
+				}
+				if squeezed := m[1].patches != nil; squeezed != (rare > 2) {
+					t.Errorf("%v, one in %d of any magnitude: squeezed: %v", shape, rare, squeezed)
+				} else if squeezed && m[1].Bytes() >= m[0].Bytes() {
+					t.Errorf("%v: %d bytes squeezed, %d not", shape, m[1].Bytes(), m[0].Bytes())
+				}
+				x, y := make([]float32, kk), make([]float32, kk)
+				for j := range n {
+					m[0].Column(x, j)
+					m[1].Column(y, j)
+					if !slices.Equal(x, y) {
+						t.Fatalf("%v: column %d differs", shape, j)
+					}
+				}
+				for _, rows := range []int{1, 2, 6, 7, 12, 13, 40} {
+					var a Operand
+					u.Shape(&a, kernel.BF16, rows, kk)
+					for i := range rows {
+						u.Set(&a, i, varied(r, kk, 1<<30))
+					}
+					var c [2][]float32
+					for i := range m {
+						c[i] = make([]float32, rows*n)
+						u.Multiply(&Product{M: rows, A: &a, W: m[i], C: c[i], LDC: n})
+					}
+					if !slices.Equal(c[0], c[1]) {
+						t.Fatalf("%v, %d rows: products differ", shape, rows)
+					}
+				}
+				mem.Free()
+			}
+		}
+	})
+}
