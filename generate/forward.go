@@ -83,7 +83,12 @@ func Need(c model.Config, untied bool, d kernel.DType, n int) (weights []int, ma
 	e, in, rows := int64(c.NEmbd), int64(c.Inner()), int64(min(n, passRows))
 	activations := rows * (4*e + 3*e + in) // x, y, norm, att; qkv; fc
 	operands := rows * (e + in + 64)
-	return weightSizes(c, untied, d), mapped, 4 * (activations + operands + 2*int64(c.VocabSize) + e)
+	heap = 4 * (activations + operands + 2*int64(c.VocabSize) + e)
+	weights = weightSizes(c, untied, d)
+	for _, n := range weights {
+		heap += int64(decode.PatchBytes(d, n))
+	}
+	return weights, mapped, heap
 }
 
 // close gives the packed weights and the cache's pages back.

@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
+
+	"promptgen/internal/kernel"
 )
 
 // Panels of bf16 without loss in twelve bits a weight. Of a bf16 the upper byte,
@@ -68,7 +70,16 @@ var errVaried = errors.New("weights of too many magnitudes")
 // patch: then they take 4 % of what the weights do, and a matrix less than if it
 // were not squeezed.
 func patchesOf(panels, steps int) *patches {
-	return &patches{of: make([][]byte, panels), most: int64(panels * steps / 32 * stepBytes)}
+	return &patches{of: make([][]byte, panels), most: int64(PatchBytes(kernel.BF16, panels*steps*stepBytes))}
+}
+
+// PatchBytes is the most that the patches of weights take on Go's heap, of which
+// n are the PackedBytes.
+func PatchBytes(d kernel.DType, n int) int {
+	if d != kernel.BF16 {
+		return 0
+	}
+	return n / 32
 }
 
 // set notes a panel's patches, an error if all take too much.
