@@ -120,13 +120,17 @@ func (p *squeezedPanel) at(s int) (from, head *byte) {
 func (p *squeezedPanel) patched(b int) uint16 { return le.Uint16(p.head[b*squeezeHead+2:]) }
 
 // patchesFrom is where the patches of step s, the first of a block, and those
-// behind it begin.
+// behind it begin; nil if there are none.
 func (p *squeezedPanel) patchesFrom(s int) *byte {
+	if len(p.patches) == 0 {
+		return nil
+	}
 	n := 0
-	if len(p.patches) > 0 {
-		for b := range s / squeezeSteps {
-			n += bits.OnesCount16(p.patched(b))
-		}
+	for b := range s / squeezeSteps {
+		n += bits.OnesCount16(p.patched(b))
+	}
+	if n*stepBytes == len(p.patches) {
+		return nil
 	}
 	return ptr(p.patches, n*stepBytes)
 }
@@ -234,7 +238,7 @@ func squeezeGo(blocks int, panel, to, head *byte, missed *uint64) {
 func expandGo(blocks int, from, head, patches, panel *byte) {
 	const wide = squeezeSteps * stepBytes
 	in, out := unsafe.Slice(from, blocks*squeezeBytes), unsafe.Slice(panel, blocks*wide)
-	heads := unsafe.Slice(head, blocks*squeezeHead)
+	heads, patched := unsafe.Slice(head, blocks*squeezeHead), 0
 	for b := range blocks {
 		in, out, head := in[b*squeezeBytes:], out[b*wide:], heads[b*squeezeHead:]
 		for s := range squeezeSteps {
@@ -244,10 +248,11 @@ func expandGo(blocks int, from, head, patches, panel *byte) {
 				to[at], to[at+1] = pair[panelWords+s%2*panelWords+i], upperOf(pair[i]>>(s%2*4)&15, head[0])
 			}
 			if le.Uint16(head[2:])>>s&1 == 1 {
-				for i, x := range unsafe.Slice(patches, stepBytes) {
+				patch := unsafe.Add(unsafe.Pointer(patches), patched*stepBytes)
+				for i, x := range unsafe.Slice((*byte)(patch), stepBytes) {
 					to[i] ^= x
 				}
-				patches = (*byte)(unsafe.Add(unsafe.Pointer(patches), stepBytes))
+				patched++
 			}
 		}
 	}
