@@ -77,6 +77,9 @@ func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix
 func (u *Unit) packPanels(m *Matrix, panels int, parts Parts) (fail error) {
 	var once sync.Once
 	u.cpu.Each(panels, func(worker, p int) {
+		if m.patches != nil && m.patches.tooMany() {
+			return // the panel in which that was found says so
+		}
 		lo, hi := p*panelCols, min((p+1)*panelCols, m.N)
 		part, err := parts(worker, lo, hi)
 		if err == nil {

@@ -82,12 +82,15 @@ func PatchBytes(d kernel.DType, n int) int {
 	return n / 32
 }
 
+// tooMany says whether all patches so far take too much: then no more are made.
+func (x *patches) tooMany() bool { return x.bytes.Load() > x.most }
+
 // set notes a panel's patches, an error if all take too much.
 func (x *patches) set(panel int, of []byte) error {
-	x.of[panel] = of
 	if x.bytes.Add(int64(len(of))) > x.most {
 		return errVaried
 	}
+	x.of[panel] = of
 	return nil
 }
 
