@@ -111,7 +111,7 @@ type buffers struct {
 	dx     []float32 // [rows, C] the gradient of the residual stream, updated in place
 	dheads []float32 // [rows, C]
 	dqkv   []float32 // [rows, 3C]
-	logits []float32 // [chunk of rows, V]
+	head   []float32 // a chunk of rows: kernel.Head.Mem
 
 	spare [][]float32 // what means nothing between two steps
 
@@ -156,7 +156,8 @@ func (b *buffers) table(c Config, untied bool, o GraphOptions) []Buffer {
 	l.add(Activations, Always, "final rstd", rows, &b.rstd)
 	l.add(Workspace, Always, "norm and its gradient", rows*width, &b.norm)
 	l.add(Activations, Always, "losses", rows, &b.losses)
-	l.add(Workspace, InHead, "logits", kernel.HeadRows(rows, o.SeqLen)*vocab, &b.logits)
+	head := kernel.Head{Rows: rows, Width: width, Vocab: vocab, SeqLen: o.SeqLen, BF16: o.BF16}
+	l.add(Workspace, InHead, "head", head.Floats(backward), &b.head)
 	if backward { // begun when the head is done with its logits
 		l.add(Workspace, InLayer, "residual gradient", rows*width, &b.dx)
 	}

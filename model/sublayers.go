@@ -202,7 +202,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 		g.cpu.LayerNormForward(g.buf.norm, g.buf.mean, g.buf.rstd, g.rows(xs, width), p.LNFGain, p.LNFBias,
 			rows, width, float32(c.LayerNormEpsilon))
 		g.headArgs = kernel.Head{Rows: rows, Width: width, Vocab: c.VocabSize, SeqLen: g.opt.SeqLen,
-			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, Logits: g.buf.logits, BF16: g.opt.BF16}
+			H: g.rows(g.buf.norm, width), W: p.Head, Targets: g.run.targets, Scale: g.run.scale, Mem: g.buf.head, BF16: g.opt.BF16}
 		if b.train {
 			g.headArgs.Smooth, g.headArgs.Fresh = g.opt.LabelSmoothing, g.fresh
 			g.cpu.HeadLossGrad(&g.headArgs, g.rows(g.buf.losses, 1), wanted(dnorm, g.buf.norm), g.grads.Head)

@@ -12,10 +12,15 @@ const lineFloats = 16 // a cache line holds 64 bytes
 func (b *buf) get(n int) []float32 {
 	if len(b.s) < n {
 		s := Alloc(n + lineFloats)
-		off := -int(uintptr(unsafe.Pointer(&s[0]))/4) & (lineFloats - 1)
+		off := toLine(s)
 		b.s = s[off : off+n]
 	}
 	return b.s[:n]
+}
+
+// toLine is how many floats of x come before the first cache line that begins in it.
+func toLine(x []float32) int {
+	return -int(uintptr(unsafe.Pointer(unsafe.SliceData(x)))/4) & (lineFloats - 1)
 }
 
 // ptr is the address of s[i], for the micro-kernels. i may be len(s), which is

@@ -24,7 +24,7 @@ type CPU struct {
 
 	packedB buf // the packed block of B all workers read
 	parts   buf // partial sums over rows
-	chunk   buf // logits of one chunk of rows
+	chunk   buf // what the head keeps of one chunk of rows
 	sums    []float64
 }
 
@@ -51,6 +51,7 @@ type worker struct {
 	tile    buf // one tile of C at a ragged edge
 	attn    attnHead
 	row     buf
+	soft    buf // its tiles of a soft product
 }
 
 // New starts a CPU. It fails when the machine lacks the instruction set asked

@@ -20,7 +20,8 @@
 // of it is stored past the caches, since a core waits for a line that another has
 // read. Everything else is
 // bound by memory, so passes are joined: a product's bias, activation, dropout
-// and residual are applied while the block is still in the cache.
+// and residual are applied while the block is still in the cache, and logits
+// become exponentials there.
 //
 // Two properties hold throughout and are tested. Results do not depend on the
 // number of threads, because work is split over independent outputs and never

@@ -40,7 +40,9 @@ type Gemm struct {
 	// be the gradient of Act(x): C becomes the gradient of x, and x Act(x).
 	Through []float32
 
-	halves bool // A is bf16 already, two to a float, as isa.halve leaves it; LDA counts floats
+	soft     *softRows // takes the product in place of C, which is nil; no epilogue
+	rowScale []float32 // [M] or nil: what the rows are multiplied by, before all else
+	halves   bool      // A is bf16 already, two to a float; LDA counts floats
 }
 
 // A product of few rows is not worth blocking.
@@ -60,11 +62,11 @@ type gemmJob struct {
 	pb    []float32 // packed B: for each block of the sum, panels of nr columns
 	phase gemmPhase
 
-	j, nc  int // columns at hand
-	panels int // that they fill
-	packs  int // parts that packing them makes, of packGroup panels each
-	blocks int // of the sum, packed together
-	block  [maxBlocks]kBlock
+	j, nc  int      // columns at hand
+	panels int      // that they fill
+	packs  int      // parts that packing them makes, of packGroup panels each
+	sum    []kBlock // all its blocks
+	blocks []kBlock // those of them that are packed together
 
 	parts []gemmPart // of C, for the threads
 }
@@ -83,24 +85,25 @@ func (c *CPU) Gemm(g *Gemm) {
 	if !j.prepare(c, g) {
 		return
 	}
-	if j.M <= dotRows && j.TransB && !j.TransA && !j.Accumulate && !j.BF16 && j.N*j.K >= dotMin {
+	if j.M <= dotRows && j.TransB && !j.TransA && !j.Accumulate && !j.BF16 && j.soft == nil && j.N*j.K >= dotMin {
 		j.phase = phaseDots
 		c.pool.run((j.N+dotColumns-1)/dotColumns, j)
 	} else {
+		j.cutSum()
 		j.cut(c.Threads())
 		j.each(func() {
 			j.phase = phasePackB
-			c.pool.run(j.blocks*j.packs, j)
+			c.pool.run(len(j.blocks)*j.packs, j)
 			j.phase = phaseMultiply
 			c.pool.run(len(j.parts), j)
 		})
 	}
-	*j = gemmJob{parts: j.parts}
+	*j = gemmJob{parts: j.parts, sum: j.sum}
 }
 
 // prepare fills in the job; false means there is nothing to do.
 func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
-	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts}
+	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts, sum: j.sum}
 	if g.M <= 0 || g.N <= 0 {
 		return false
 	}
@@ -144,9 +147,15 @@ func (j *gemmJob) check() {
 			_ = s[(rows-1)*ld+cols-1]
 		}
 	}
-	extent(j.A, pick(j.TransA, j.K, j.M), pick(j.TransA, j.M, j.K), j.LDA)
+	across := pick(j.TransA, j.M, j.K)
+	if j.halves {
+		across = (across + 1) / 2
+	}
+	extent(j.A, pick(j.TransA, j.K, j.M), across, j.LDA)
 	extent(j.B, pick(j.TransB, j.N, j.K), pick(j.TransB, j.K, j.N), j.LDB)
-	extent(j.C, j.M, j.N, j.LDC)
+	if j.soft == nil {
+		extent(j.C, j.M, j.N, j.LDC)
+	}
 }
 
 func pick(cond bool, yes, no int) int {
@@ -193,7 +202,7 @@ func (j *gemmJob) dots(lo, hi int) {
 
 // epilogue says whether there is anything for finish to do.
 func (g *Gemm) epilogue() bool {
-	return g.Bias != nil || g.PreAct != nil || g.Act != ActNone || g.Dropout.P > 0 || g.Residual != nil || g.Through != nil
+	return g.Bias != nil || g.PreAct != nil || g.Act != ActNone || g.Dropout.P > 0 || g.Residual != nil || g.Through != nil || g.rowScale != nil
 }
 
 // fetch asks for what finish will touch beside C, which is in the cache.
@@ -209,6 +218,9 @@ func (j *gemmJob) fetch(r, lo, hi int) {
 func (j *gemmJob) finish(r, lo, hi int) {
 	v, at := &j.cpu.isa.vectors, r*j.LDC+lo
 	row := j.C[at:][:hi-lo]
+	if j.rowScale != nil {
+		v.scale(row, row, j.rowScale[r])
+	}
 	if j.Bias != nil {
 		v.add(row, j.Bias[lo:hi])
 	}

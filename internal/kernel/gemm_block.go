@@ -7,7 +7,6 @@ const (
 	ncMax     = 3072 // columns of B packed at a time
 	mcMax     = 192  // most rows of A packed at a time: a multiple of every tile's
 	maxPieces = 32   // pieces of the sum in a block
-	maxBlocks = 8    // blocks of the sum packed together
 	ncGroup   = 256  // columns finished (bias, activation…) at a time
 	ncPack    = 96   // columns of B packed at a time, of whole panels
 	rowsAhead = 2    // what finishing a row reads or writes is fetched so much earlier
@@ -47,7 +46,7 @@ func (j *gemmJob) cut(threads int) {
 	least := 4 * j.t.mr // rows: fewer would read B too often
 	j.parts = j.parts[:0]
 	for at := 0; at < j.M; {
-		left, n, strips := j.M-at, mcMax, 1
+		left, n, strips := j.M-at, j.mostRows(), 1
 		if threads > 1 {
 			share := (left + 2*threads - 1) / (2 * threads)
 			n = min(n, max(least, roundUp(share, j.t.mr)))
@@ -64,6 +63,15 @@ func (j *gemmJob) cut(threads int) {
 		}
 		at = end
 	}
+}
+
+// mostRows is the number of rows in the largest part: so many that packed A takes
+// no more memory where all blocks of the sum are packed at once.
+func (j *gemmJob) mostRows() int {
+	if j.soft == nil {
+		return mcMax
+	}
+	return max(j.t.mr, min(mcMax, mcMax*kcMax/slots(j.sum))/j.t.mr*j.t.mr)
 }
 
 // lastStrips is how many strips the last rows fall into: as many as leave the
@@ -89,45 +97,65 @@ func (j *gemmJob) kcLimit() int {
 // the sum: as many as the memory for packed B holds, since between two calls
 // the threads wait for one another.
 func (j *gemmJob) each(f func()) {
-	j.cpu.packedB.get(roundUp(min(j.N, ncMax), j.t.nr) * kcMax)
-	j.pb = j.cpu.packedB.s
-	span := j.K
-	if j.KBlock > 0 {
-		span = min(span, j.KBlock)
+	columns, deep := ncMax, kcMax
+	if j.soft != nil { // takes all blocks at once
+		deep = slots(j.sum)
+		columns = softRange(deep)
 	}
-	for j.j = 0; j.j < j.N; j.j += ncMax {
-		j.nc = min(ncMax, j.N-j.j)
+	j.cpu.packedB.get(roundUp(min(j.N, columns), j.t.nr) * deep)
+	j.pb = j.cpu.packedB.s
+	for j.j = 0; j.j < j.N; j.j += columns {
+		j.nc = min(columns, j.N-j.j)
 		j.panels = (j.nc + j.t.nr - 1) / j.t.nr
 		j.packs = (j.panels + j.packGroup() - 1) / j.packGroup()
-		for k := 0; k < j.K; {
-			j.blocks = 0
-			for base := 0; k < j.K && j.blocks < maxBlocks; j.blocks++ {
-				b := &j.block[j.blocks]
-				j.take(b, k, span)
-				size := j.panels * j.t.nr * b.slots
+		for rest := j.sum; len(rest) > 0; rest = rest[len(j.blocks):] {
+			n := 0
+			for base := 0; n < len(rest); n++ {
+				size := j.panels * j.t.nr * rest[n].slots
 				if base+size > len(j.pb) {
 					break
 				}
-				b.base = base
+				rest[n].base = base
 				base += size
-				k += b.kc
 			}
+			j.blocks = rest[:n]
 			f()
 		}
 	}
 }
 
-// take fills b with the pieces of the sum from k on, cut at multiples of span:
-// as many as a panel holds, so that a tile of C that receives one after the
-// other stays in the cache.
-func (j *gemmJob) take(b *kBlock, k, span int) {
-	kc := kcOf(span, j.kcLimit())
-	b.k, b.kc, b.slots, b.pieces = k, 0, 0, 0
+// cutSum cuts the sum into blocks, at multiples of KBlock.
+func (j *gemmJob) cutSum() {
+	span := j.K
+	if j.KBlock > 0 {
+		span = min(span, j.KBlock)
+	}
+	j.sum = j.sum[:0]
+	for k := 0; k < j.K; {
+		b := j.take(k, span)
+		j.sum = append(j.sum, b)
+		k += b.kc
+	}
+}
+
+// slots is the length of a row of panels, for several blocks of the sum.
+func slots(blocks []kBlock) int {
+	n := 0
+	for i := range blocks {
+		n += blocks[i].slots
+	}
+	return n
+}
+
+// take is the block of the sum that begins at k, with as many pieces as a panel
+// holds, so that a tile of C that receives one after the other stays in the cache.
+func (j *gemmJob) take(k, span int) kBlock {
+	kc, b := kcOf(span, j.kcLimit()), kBlock{k: k}
 	for k < j.K && b.pieces < maxPieces {
 		n := min(kc, j.K-k, span-k%span)
 		slots := j.t.kSlots(n)
 		if b.pieces > 0 && b.slots+slots > kcMax {
-			return
+			break
 		}
 		b.piece[b.pieces] = n
 		b.pieces++
@@ -135,6 +163,7 @@ func (j *gemmJob) take(b *kBlock, k, span int) {
 		b.slots += slots
 		k += n
 	}
+	return b
 }
 
 // pack packs the panels of rows of a block of the sum, piece by piece.
@@ -157,7 +186,7 @@ func (j *gemmJob) packGroup() int {
 
 // packB packs group i of the panels of all blocks.
 func (j *gemmJob) packB(i int) {
-	b, p, nr := &j.block[i/j.packs], i%j.packs*j.packGroup(), j.t.nr
+	b, p, nr := &j.blocks[i/j.packs], i%j.packs*j.packGroup(), j.t.nr
 	if !j.direct(p) {
 		j.pack(j.pb[b.base+p*nr*b.slots:], nr, j.b, j.j+p*nr, min(j.packGroup()*nr, j.nc-p*nr), b)
 	}
@@ -171,6 +200,10 @@ func (j *gemmJob) direct(p int) bool { return j.t.runDirect != nil && j.nc-p*j.t
 func (j *gemmJob) multiply(w *worker, i int) {
 	t := j.t
 	part := &j.parts[i]
+	if j.soft != nil {
+		j.multiplySoft(w, part)
+		return
+	}
 	r0, end := part.r0, part.end
 	m := end - r0
 	lo, hi := j.panels*part.strip/part.strips, j.panels*(part.strip+1)/part.strips
@@ -179,13 +212,13 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	}
 	group := max(1, ncGroup/t.nr)
 	for n := range j.blocks {
-		b := &j.block[n]
+		b := &j.blocks[n]
 		pa := w.packedA.get(roundUp(m, t.mr) * b.slots)
 		j.pack(pa, t.mr, j.a, r0, m, b)
 		for p := lo; p < hi; p += group {
 			to := min(p+group, hi)
 			for q := p; q < to; q++ {
-				j.panel(w, b, pa, r0, m, q)
+				j.panel(w, b, pa, j.C[r0*j.LDC+j.j+q*t.nr:], j.LDC, m, q)
 			}
 			if b.k+b.kc < j.K || !j.epilogue() {
 				continue
@@ -201,16 +234,15 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	}
 }
 
-// panel multiplies m packed rows by panel q of B: whole tiles in one call, what
-// is left of the rows, or of the columns, in memory of its own.
-func (j *gemmJob) panel(w *worker, b *kBlock, pa []float32, r0, m, q int) {
+// panel multiplies m packed rows by panel q of B, to c: whole tiles in one call,
+// what is left of the rows, or of the columns, in memory of its own.
+func (j *gemmJob) panel(w *worker, b *kBlock, pa, c []float32, ldc, m, q int) {
 	t := j.t
 	n := min(t.nr, j.nc-q*t.nr)
 	whole := 0
 	if n == t.nr {
 		whole = m / t.mr
 	}
-	c := j.C[r0*j.LDC+j.j+q*t.nr:]
 	k, at := b.k, 0
 	for _, length := range b.piece[:b.pieces] {
 		acc := 0
@@ -218,12 +250,12 @@ func (j *gemmJob) panel(w *worker, b *kBlock, pa []float32, r0, m, q int) {
 			acc = 1
 		}
 		if whole > 0 {
-			j.run(b, whole, k, at, length, ptr(pa, at*t.mr), q, ptr(c, 0), j.LDC, acc)
+			j.run(b, whole, k, at, length, ptr(pa, at*t.mr), q, ptr(c, 0), ldc, acc)
 		}
 		for r := whole * t.mr; r < m; r += t.mr {
 			edge := w.tile.get(t.mr * t.nr)
 			j.run(b, 1, k, at, length, ptr(pa, r*b.slots+at*t.mr), q, ptr(edge, 0), t.nr, 0)
-			j.copyEdge(c[r*j.LDC:], edge, min(t.mr, m-r), n, acc)
+			copyEdge(c[r*ldc:], ldc, edge, t.nr, min(t.mr, m-r), n, acc)
 		}
 		k += length
 		at += t.kSlots(length)
@@ -247,9 +279,9 @@ func (j *gemmJob) run(b *kBlock, tiles, k, at, length int, a *float32, q int, c 
 }
 
 // copyEdge takes the part of a tile that lies within C.
-func (j *gemmJob) copyEdge(c, tile []float32, rows, cols, acc int) {
+func copyEdge(c []float32, ldc int, tile []float32, nr, rows, cols, acc int) {
 	for i := range rows {
-		c, e := c[i*j.LDC:][:cols], tile[i*j.t.nr:][:cols]
+		c, e := c[i*ldc:][:cols], tile[i*nr:][:cols]
 		if acc == 0 {
 			copy(c, e)
 			continue

@@ -3,8 +3,9 @@ package kernel
 import "math"
 
 // Head is the language-model head with its loss: logits = H·Wᵀ, and for each
-// row the cross-entropy of its softmax against a target. The logits exist only
-// for a chunk of rows at a time.
+// row the cross-entropy of its softmax against a target. Logits exist only for
+// the columns that a thread has at hand; of a chunk of rows, the exponentials
+// are kept until they have become gradients.
 type Head struct {
 	Rows, Width, Vocab, SeqLen int
 
@@ -16,132 +17,266 @@ type Head struct {
 	Fresh   bool      // the gradient of W is overwritten, not added to
 	BF16    bool      // as in Gemm
 
-	// Logits is memory for those of a chunk, [HeadRows(Rows, SeqLen), Vocab]; nil:
-	// the CPU's own.
-	Logits []float32
+	// Mem is memory for a chunk, as much as Floats says; nil: the CPU's own.
+	Mem []float32
 }
 
-// headRows is the most rows in a chunk. Chunks of long sequences begin anew
-// with each sequence and short sequences are not cut, so that sums do not
-// depend on the batch.
+// headRows is the most rows in a chunk whose exponentials are fp32; of bf16,
+// twice as many take the same memory. Chunks of long sequences begin anew with
+// each sequence and short sequences are not cut, so that sums do not depend on
+// the batch.
 const headRows = 512
 
-// HeadRows is the number of rows in the largest chunk.
-func HeadRows(rows, seqLen int) int {
-	return min(rows, headRows, max(1, headRows/max(1, seqLen))*max(1, seqLen))
+// Floats is the size of Mem: for the losses, or for the gradients too.
+func (h *Head) Floats(gradients bool) int {
+	if h.BF16 {
+		return max(h.floats(gradients, true), h.floats(gradients, false))
+	}
+	return h.floats(gradients, false)
+}
+
+func (h *Head) floats(gradients, halves bool) int {
+	_, n := h.chunk(h.mostRows(halves), gradients, halves)
+	return n + lineFloats
+}
+
+// mostRows is the number of rows in the largest chunk.
+func (h *Head) mostRows(halves bool) int {
+	limit, seqLen := headRows, max(1, h.SeqLen)
+	if halves {
+		limit *= 2
+	}
+	return min(h.Rows, limit, max(1, limit/seqLen)*seqLen)
+}
+
+// chunks calls f for each chunk of rows.
+func (h *Head) chunks(halves bool, f func(lo, hi int)) {
+	rows := h.mostRows(halves)
+	whole := max(rows, h.SeqLen) // sequences that fit a chunk, or the one that does not
+	for lo := 0; lo < h.Rows; lo += whole {
+		end := min(lo+whole, h.Rows)
+		for from := lo; from < end; from += rows {
+			f(from, min(from+rows, end))
+		}
+	}
+}
+
+// headMem is the memory for a chunk of rows.
+type headMem struct {
+	exps   int // [rows, ld]
+	ld     int // floats between rows
+	scaled int // [rows, Width]
+	shift  int // [rows], as are the next two
+	target int
+	factor int
+	sums   int // [rows, groups], as are the totals
+	totals int
+}
+
+// chunk says where things lie in the memory for a chunk, and its size.
+func (h *Head) chunk(rows int, gradients, halves bool) (headMem, int) {
+	var m headMem
+	n := 0
+	take := func(at *int, floats int) {
+		*at = n
+		n += floats
+	}
+	if gradients {
+		m.ld = expsBetween(h.Vocab, halves)
+		take(&m.exps, rows*m.ld)
+		take(&m.scaled, rows*h.Width)
+	}
+	take(&m.shift, rows)
+	take(&m.target, rows)
+	take(&m.factor, rows)
+	take(&m.sums, rows*softGroups(h.Vocab))
+	take(&m.totals, rows*softGroups(h.Vocab))
+	return m, n
+}
+
+// expsBetween is the floats from a row of exponentials to the next: whole cache
+// lines, which a row does not share with its neighbours, and an odd number of
+// them, so that the rows of a panel do not compete for the same few sets of a
+// cache.
+func expsBetween(vocab int, halves bool) int {
+	if halves {
+		vocab = (vocab + 1) / 2
+	}
+	return roundUp(vocab, lineFloats) | lineFloats
 }
 
 // HeadLoss computes losses[r] = -log softmax(H·Wᵀ)[r, Targets[r]].
 func (c *CPU) HeadLoss(h *Head, losses []float32) {
-	h.chunks(func(lo, hi int) { c.headChunk(h, losses, lo, hi, false, false) })
+	h.chunks(false, func(lo, hi int) { c.headChunk(h, losses, lo, hi, false, false) })
 }
 
 // HeadLossGrad computes the losses, adds the gradient of W to dw [Vocab,Width],
 // and overwrites dh [Rows,Width], which may be H; a nil dh or dw is not wanted.
+//
+// Of a row whose exponentials are e and their sum s, the logits' gradient is
+// Scale/s·(e - s·target). The first factor goes to H for one product and to the
+// result of the other, so that e can be left as it was stored.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
-	halves := h.BF16 && c.isa.halve != nil
-	h.chunks(func(lo, hi int) {
-		d := c.headChunk(h, losses, lo, hi, true, halves)
+	halves := h.BF16 && c.isa.expHalves != nil && h.Smooth == 0 // which is taken off e, whose last bits count
+	h.chunks(halves, func(lo, hi int) {
+		j := c.headChunk(h, losses, lo, hi, true, halves)
 		if dw != nil {
 			c.Gemm(&Gemm{
 				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: lo > 0 || !h.Fresh, KBlock: h.SeqLen,
-				A: d, B: h.H[lo*h.Width:], C: dw, BF16: h.BF16, halves: halves,
+				A: j.soft.out, LDA: j.soft.ld, B: j.scaled, C: dw, BF16: h.BF16, halves: halves,
 			})
 		}
 		if dh != nil {
 			c.Gemm(&Gemm{
-				M: hi - lo, N: h.Width, K: h.Vocab, A: d, B: h.W, C: dh[lo*h.Width:], BF16: h.BF16, halves: halves,
+				M: hi - lo, N: h.Width, K: h.Vocab, A: j.soft.out, LDA: j.soft.ld, B: h.W, C: dh[lo*h.Width:],
+				BF16: h.BF16, halves: halves, rowScale: j.factor,
 			})
 		}
 	})
 }
 
-// chunks calls f for each chunk of rows.
-func (h *Head) chunks(f func(lo, hi int)) {
-	whole := max(1, headRows/max(1, h.SeqLen)) * h.SeqLen // sequences that fit a chunk
-	for lo := 0; lo < h.Rows; lo += whole {
-		end := min(lo+whole, h.Rows)
-		for from := lo; from < end; from += headRows {
-			f(from, min(from+headRows, end))
+// headJob is a chunk of rows on its way.
+type headJob struct {
+	Head   // of the chunk's rows
+	cpu    *CPU
+	losses []float32
+	soft   softRows
+	scaled []float32 // [Rows,Width] Scale/sum·H; nil: no gradient is wanted
+	factor []float32 // [Rows] Scale/sum
+	shifts bool      // these are to be found, by the dot product of each row with its target
+}
+
+// headChunk does rows [lo,hi): the losses and what is needed for the gradients.
+func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, gradients, halves bool) *headJob {
+	j := &c.headJob
+	j.prepare(c, h, losses, lo, hi, gradients, halves)
+	j.shifts = true
+	c.pool.run(j.Rows, j)
+	j.shifts = false
+	j.multiply()
+	if j.overflows() {
+		j.soft.maxima = true
+		j.multiply()
+		j.shiftByMaxima()
+		j.soft.maxima = false
+		j.multiply()
+	}
+	c.pool.run(j.Rows, j)
+	return j
+}
+
+func (j *headJob) prepare(c *CPU, h *Head, losses []float32, lo, hi int, gradients, halves bool) {
+	*j = headJob{Head: *h, cpu: c, losses: losses[lo:hi]}
+	j.Rows, j.H, j.Targets = hi-lo, h.H[lo*h.Width:hi*h.Width], h.Targets[lo:hi]
+	at, n := h.chunk(j.Rows, gradients, halves)
+	mem := h.Mem
+	if mem == nil {
+		mem = c.chunk.get(n + lineFloats)
+	}
+	mem = mem[toLine(mem):][:n]
+	groups := softGroups(j.Vocab)
+	j.soft = softRows{
+		halves: halves, targets: j.Targets, groups: groups,
+		shift: mem[at.shift:][:j.Rows], target: mem[at.target:][:j.Rows], sums: mem[at.sums:][:j.Rows*groups],
+	}
+	if j.Smooth > 0 {
+		j.soft.totals = mem[at.totals:][:j.Rows*groups]
+	}
+	j.factor = mem[at.factor:][:j.Rows]
+	if gradients {
+		j.soft.out, j.soft.ld, j.scaled = mem[at.exps:][:j.Rows*at.ld], at.ld, mem[at.scaled:][:j.Rows*j.Width]
+	}
+}
+
+// multiply computes the logits' exponentials and sums.
+func (j *headJob) multiply() {
+	j.cpu.Gemm(&Gemm{M: j.Rows, N: j.Vocab, K: j.Width, TransB: true, A: j.H, B: j.W, BF16: j.BF16, soft: &j.soft})
+}
+
+// mostSum is a sum from which on its row is shifted by its largest logit instead
+// of its target's: a loss of 46 nats.
+const mostSum = 1e20
+
+// overflows marks the rows of too large a sum, by a factor of 1, and returns
+// whether there are any.
+func (j *headJob) overflows() bool {
+	any := false
+	for i, t := range j.Targets {
+		j.factor[i] = 0
+		if t >= 0 && j.sum(j.soft.sums, i) >= mostSum {
+			j.factor[i], any = 1, true
 		}
 	}
+	return any
 }
 
-// headJob turns logits into losses and, in place, gradients.
-type headJob struct {
-	Head
-	cpu            *CPU
-	logits, losses []float32
-	lo             int
-	grad, halves   bool // the gradient is wanted, in bf16 (isa.halve)
-}
-
-// headChunk does rows [lo,hi) and returns the logits' gradient, as bf16 if halves
-// are wanted, or the unnormalised probabilities if no gradient is.
-func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, grad, halves bool) []float32 {
-	logits := h.Logits
-	if logits == nil {
-		logits = c.chunk.get((hi - lo) * h.Vocab)
+// shiftByMaxima shifts these rows by their largest logit, and no others: what a
+// row gives must not depend on its neighbours.
+func (j *headJob) shiftByMaxima() {
+	for i := range j.Rows {
+		if j.factor[i] == 0 {
+			continue
+		}
+		top := float32(math.Inf(-1))
+		for _, x := range j.soft.sums[i*j.soft.groups:][:j.soft.groups] {
+			top = max(top, x)
+		}
+		j.soft.shift[i] = top
 	}
-	logits = logits[:(hi-lo)*h.Vocab]
-	c.Gemm(&Gemm{M: hi - lo, N: h.Vocab, K: h.Width, TransB: true, A: h.H[lo*h.Width:], B: h.W, C: logits, BF16: h.BF16})
-	c.headJob = headJob{*h, c, logits, losses, lo, grad, halves}
-	c.pool.run(hi-lo, &c.headJob)
-	c.headJob = headJob{}
-	return logits
+}
+
+// sum adds up the groups of row i.
+func (j *headJob) sum(groups []float32, i int) float64 {
+	sum := 0.0
+	for _, x := range groups[i*j.soft.groups:][:j.soft.groups] {
+		sum += float64(x)
+	}
+	return sum
 }
 
 func (j *headJob) part(_ *worker, i int) {
-	v, row, target := &j.cpu.isa.vectors, j.logits[i*j.Vocab:][:j.Vocab], j.Targets[j.lo+i]
-	if target < 0 {
-		j.losses[j.lo+i] = 0
-		if j.grad {
-			clear(row)
+	h, target := j.H[i*j.Width:][:j.Width], int(j.Targets[i])
+	switch {
+	case j.shifts && target < 0:
+		j.soft.shift[i] = 0
+	case j.shifts:
+		j.soft.shift[i] = j.cpu.isa.dot(h, j.W[target*j.Width:][:j.Width])
+	case target < 0:
+		j.losses[i] = 0
+		if j.scaled != nil {
+			j.factor[i] = 0
+			clear(j.scaled[i*j.Width:][:j.Width])
+			clear(j.soft.out[i*j.soft.ld:][:j.soft.ld])
 		}
-		return
-	}
-	top, logit := v.maximum(row), row[target]
-	if j.Smooth > 0 {
-		logit += j.Smooth * (mean(row) - logit) // of the smoothed target
-	}
-	sum := v.exp(row, row, 1, -top)
-	j.losses[j.lo+i] = top + float32(math.Log(float64(sum))) - logit
-	if !j.grad {
-		return
-	}
-	scale := j.Scale / sum
-	at := float32(row[target]*scale) - (1-j.Smooth)*j.Scale
-	if j.halves && j.Smooth == 0 { // in one pass
-		j.cpu.isa.halve(row, scale)
-		asHalves(row)[target] = uint16(bf16Bits(at))
-		return
-	}
-	v.scale(row, row, scale)
-	row[target] = at
-	if j.Smooth > 0 {
-		share := j.Smooth * j.Scale / float32(j.Vocab)
-		for k := range row {
-			row[k] -= share
-		}
-	}
-	if j.halves {
-		j.cpu.isa.halve(row, 1)
+	default:
+		j.finish(i, h, target)
 	}
 }
 
-// mean is the mean of a row of logits.
-func mean(row []float32) float32 {
-	var s [4]float64 // apart, so that the additions need not wait for each other
-	n := float64(len(row))
-	for len(row) >= 4 {
-		s[0] += float64(row[0])
-		s[1] += float64(row[1])
-		s[2] += float64(row[2])
-		s[3] += float64(row[3])
-		row = row[4:]
+// finish computes the loss of row i and makes of its exponentials the gradient
+// but for its factor.
+func (j *headJob) finish(i int, h []float32, target int) {
+	sum, shift, logit := j.sum(j.soft.sums, i), float64(j.soft.shift[i]), float64(j.soft.target[i])
+	smooth, of := float64(j.Smooth), logit
+	if smooth > 0 { // of the smoothed target
+		of += smooth * (j.sum(j.soft.totals, i)/float64(j.Vocab) - logit)
 	}
-	for i, x := range row {
-		s[i] += float64(x)
+	j.losses[i] = float32(max(0, shift-of+math.Log(sum)))
+	if j.scaled == nil {
+		return
 	}
-	return float32((s[0] + s[1] + s[2] + s[3]) / n)
+	j.factor[i] = float32(float64(j.Scale) / sum)
+	j.cpu.isa.scale(j.scaled[i*j.Width:][:j.Width], h, j.factor[i])
+	row, at := j.soft.out[i*j.soft.ld:][:j.soft.ld], float32(math.Exp(logit-shift)-(1-smooth)*sum)
+	if j.soft.halves {
+		asHalves(row)[target] = uint16(bf16Bits(at))
+		return
+	}
+	row[target] = at
+	if smooth > 0 {
+		share := float32(smooth * sum / float64(j.Vocab))
+		for k := range row[:j.Vocab] {
+			row[k] -= share
+		}
+	}
 }

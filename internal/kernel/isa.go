@@ -20,9 +20,13 @@ type isa struct {
 	attnBF16 attnCode
 	peak     peakOf
 
-	// halve makes bf16 of scale*x in place, an A that products in bf16 take as it
-	// is; nil where they have no use for it.
-	halve func(x []float32, scale float32)
+	// expRow sets y to exp(x+off), past the caches where it can, and returns the sum;
+	// fence comes before other threads read y. expHalves makes y bf16, an A that
+	// products in bf16 take as it is; nil where they have no use for it. Rows of y
+	// begin on cache lines.
+	expRow    func(y, x []float32, off float32) float32
+	expHalves func(y []uint16, x []float32, off float32) float32
+	fence     func()
 
 	vectors
 }
@@ -72,5 +76,5 @@ func goISA() *isa {
 	f32 := tile{mr: 2, nr: 4, run: tilesGo}
 	bf := f32
 	bf.round = true
-	return &isa{name: "go", tile: f32, wide: f32, bf16: bf, bf16Wide: bf, pack: goPackers(), attn: attnGo(false), attnBF16: attnGo(true), vectors: goVectors(), peak: goPeak()}
+	return &isa{name: "go", expRow: expRowBy(expGo), fence: func() {}, tile: f32, wide: f32, bf16: bf, bf16Wide: bf, pack: goPackers(), attn: attnGo(false), attnBF16: attnGo(true), vectors: goVectors(), peak: goPeak()}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -62,7 +63,7 @@ func avx2ISA() *isa {
 	v.squares = func(x []float32) float64 { return squaresBy(x, 4, squaresAVX2) }
 	v.round = roundAVX2
 	return &isa{
-		name: "avx2", direct: tile{mr: 4, nr: 24, runDirect: direct4x24}, tile: t, wide: t, bf16: rounding(t), bf16Wide: rounding(t), vectors: v,
+		name: "avx2", expRow: expRowBy(expAVX2), fence: func() {}, direct: tile{mr: 4, nr: 24, runDirect: direct4x24}, tile: t, wide: t, bf16: rounding(t), bf16Wide: rounding(t), vectors: v,
 		pack: packers{copyRows: copyRowsBy(8, packCopyAVX2), turn: turn8},
 		attn: attnAVX2(false), attnBF16: attnAVX2(true),
 		peak: peakOf{flops: 12 * 8 * 2, fp32: peakAVX2, read: readAVX2},
@@ -83,7 +84,7 @@ func avx512ISA() *isa {
 	v.squares = func(x []float32) float64 { return squaresBy(x, 8, squaresAVX512) }
 	v.round = roundAVX512
 	return &isa{
-		name: "avx512", direct: tile{mr: 4, nr: 64, runDirect: direct4x64}, tile: t, wide: wide, bf16: rounding(t), bf16Wide: rounding(wide), vectors: v,
+		name: "avx512", expRow: expRowPast, fence: fence, direct: tile{mr: 4, nr: 64, runDirect: direct4x64}, tile: t, wide: wide, bf16: rounding(t), bf16Wide: rounding(wide), vectors: v,
 		pack: packers{copyRows: copyRowsBy(16, packCopyAVX512), turn: turn16},
 		attn: attnAVX512(false), attnBF16: attnAVX512(true),
 		peak: peakOf{flops: 24 * 16 * 2, fp32: peakAVX512, read: readAVX512},
@@ -97,7 +98,7 @@ func bf16ISA() *isa {
 	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32, splitA: packSplit12BF16, splitB: packSplit32BF16, splitHalves: packSplit12Halves}
 	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48, splitA: packSplit8BF16, splitB: packSplit48BF16, splitHalves: packSplit8Halves}
 	s.attnBF16 = attnPairs()
-	s.halve = halveBF16By
+	s.expHalves = expHalvesBy
 	s.peak.bf16 = peakBF16
 	return s
 }
@@ -149,4 +150,30 @@ func adam16By(lanes int, f func(consts *float32, w, g []float32, m, v []uint16, 
 		f(&s.gradScale, w[:n], g[:n], m[:n], v[:n], uint32(j)+d.a, d.b)
 		adam16Go(s, w[n:], g[n:], m[n:], v[n:], d, j+n)
 	}
+}
+
+// expRowPast writes whole blocks past the caches.
+func expRowPast(y, x []float32, off float32) float32 {
+	blocks := len(x) / 32
+	var sum float32
+	if blocks > 0 {
+		sum = expPast(blocks, &y[0], &x[0], off)
+	}
+	n := blocks * 32
+	return sum + expAVX512(y[n:len(x)], x[n:], 1, off)
+}
+
+// expHalvesBy is expRowPast for bf16. It spoils x.
+func expHalvesBy(y []uint16, x []float32, off float32) float32 {
+	blocks := len(x) / 32
+	var sum float32
+	if blocks > 0 {
+		sum = expPastHalves(blocks, (*float32)(unsafe.Pointer(&y[0])), &x[0], off)
+	}
+	rest, y := x[blocks*32:], y[blocks*32:]
+	sum += expAVX512(rest, rest, 1, off)
+	for i, e := range rest {
+		y[i] = uint16(bf16Bits(e))
+	}
+	return sum
 }

@@ -68,7 +68,12 @@ func packSplit12Halves(k int, src *float32, stride int, dst *float32, panel int)
 func packCopyHalves(pairs int, src *float32, stride int, dst *float32, width int, get int, put int)
 
 //go:noescape
-func halveBF16(blocks int, x *float32, scale float32)
+func expPast(blocks int, y *float32, x *float32, off float32) float32
+
+//go:noescape
+func expPastHalves(blocks int, y *float32, x *float32, off float32) float32
+
+func fence()
 
 //go:noescape
 func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)

@@ -112,6 +112,114 @@ DATA f_density<>+56(SB)/4, $0x3ecc422a
 DATA f_density<>+60(SB)/4, $0x3ecc422a
 GLOBL f_density<>(SB), RODATA|NOPTR, $64
 
+DATA f_e1<>+0(SB)/4, $0x3f31725d
+DATA f_e1<>+4(SB)/4, $0x3f31725d
+DATA f_e1<>+8(SB)/4, $0x3f31725d
+DATA f_e1<>+12(SB)/4, $0x3f31725d
+DATA f_e1<>+16(SB)/4, $0x3f31725d
+DATA f_e1<>+20(SB)/4, $0x3f31725d
+DATA f_e1<>+24(SB)/4, $0x3f31725d
+DATA f_e1<>+28(SB)/4, $0x3f31725d
+DATA f_e1<>+32(SB)/4, $0x3f31725d
+DATA f_e1<>+36(SB)/4, $0x3f31725d
+DATA f_e1<>+40(SB)/4, $0x3f31725d
+DATA f_e1<>+44(SB)/4, $0x3f31725d
+DATA f_e1<>+48(SB)/4, $0x3f31725d
+DATA f_e1<>+52(SB)/4, $0x3f31725d
+DATA f_e1<>+56(SB)/4, $0x3f31725d
+DATA f_e1<>+60(SB)/4, $0x3f31725d
+GLOBL f_e1<>(SB), RODATA|NOPTR, $64
+
+DATA f_e2<>+0(SB)/4, $0x3e75edab
+DATA f_e2<>+4(SB)/4, $0x3e75edab
+DATA f_e2<>+8(SB)/4, $0x3e75edab
+DATA f_e2<>+12(SB)/4, $0x3e75edab
+DATA f_e2<>+16(SB)/4, $0x3e75edab
+DATA f_e2<>+20(SB)/4, $0x3e75edab
+DATA f_e2<>+24(SB)/4, $0x3e75edab
+DATA f_e2<>+28(SB)/4, $0x3e75edab
+DATA f_e2<>+32(SB)/4, $0x3e75edab
+DATA f_e2<>+36(SB)/4, $0x3e75edab
+DATA f_e2<>+40(SB)/4, $0x3e75edab
+DATA f_e2<>+44(SB)/4, $0x3e75edab
+DATA f_e2<>+48(SB)/4, $0x3e75edab
+DATA f_e2<>+52(SB)/4, $0x3e75edab
+DATA f_e2<>+56(SB)/4, $0x3e75edab
+DATA f_e2<>+60(SB)/4, $0x3e75edab
+GLOBL f_e2<>(SB), RODATA|NOPTR, $64
+
+DATA f_e3<>+0(SB)/4, $0x3d648e73
+DATA f_e3<>+4(SB)/4, $0x3d648e73
+DATA f_e3<>+8(SB)/4, $0x3d648e73
+DATA f_e3<>+12(SB)/4, $0x3d648e73
+DATA f_e3<>+16(SB)/4, $0x3d648e73
+DATA f_e3<>+20(SB)/4, $0x3d648e73
+DATA f_e3<>+24(SB)/4, $0x3d648e73
+DATA f_e3<>+28(SB)/4, $0x3d648e73
+DATA f_e3<>+32(SB)/4, $0x3d648e73
+DATA f_e3<>+36(SB)/4, $0x3d648e73
+DATA f_e3<>+40(SB)/4, $0x3d648e73
+DATA f_e3<>+44(SB)/4, $0x3d648e73
+DATA f_e3<>+48(SB)/4, $0x3d648e73
+DATA f_e3<>+52(SB)/4, $0x3d648e73
+DATA f_e3<>+56(SB)/4, $0x3d648e73
+DATA f_e3<>+60(SB)/4, $0x3d648e73
+GLOBL f_e3<>(SB), RODATA|NOPTR, $64
+
+DATA f_e4<>+0(SB)/4, $0x3c13bc2b
+DATA f_e4<>+4(SB)/4, $0x3c13bc2b
+DATA f_e4<>+8(SB)/4, $0x3c13bc2b
+DATA f_e4<>+12(SB)/4, $0x3c13bc2b
+DATA f_e4<>+16(SB)/4, $0x3c13bc2b
+DATA f_e4<>+20(SB)/4, $0x3c13bc2b
+DATA f_e4<>+24(SB)/4, $0x3c13bc2b
+DATA f_e4<>+28(SB)/4, $0x3c13bc2b
+DATA f_e4<>+32(SB)/4, $0x3c13bc2b
+DATA f_e4<>+36(SB)/4, $0x3c13bc2b
+DATA f_e4<>+40(SB)/4, $0x3c13bc2b
+DATA f_e4<>+44(SB)/4, $0x3c13bc2b
+DATA f_e4<>+48(SB)/4, $0x3c13bc2b
+DATA f_e4<>+52(SB)/4, $0x3c13bc2b
+DATA f_e4<>+56(SB)/4, $0x3c13bc2b
+DATA f_e4<>+60(SB)/4, $0x3c13bc2b
+GLOBL f_e4<>(SB), RODATA|NOPTR, $64
+
+DATA f_e5<>+0(SB)/4, $0x3af4ba7d
+DATA f_e5<>+4(SB)/4, $0x3af4ba7d
+DATA f_e5<>+8(SB)/4, $0x3af4ba7d
+DATA f_e5<>+12(SB)/4, $0x3af4ba7d
+DATA f_e5<>+16(SB)/4, $0x3af4ba7d
+DATA f_e5<>+20(SB)/4, $0x3af4ba7d
+DATA f_e5<>+24(SB)/4, $0x3af4ba7d
+DATA f_e5<>+28(SB)/4, $0x3af4ba7d
+DATA f_e5<>+32(SB)/4, $0x3af4ba7d
+DATA f_e5<>+36(SB)/4, $0x3af4ba7d
+DATA f_e5<>+40(SB)/4, $0x3af4ba7d
+DATA f_e5<>+44(SB)/4, $0x3af4ba7d
+DATA f_e5<>+48(SB)/4, $0x3af4ba7d
+DATA f_e5<>+52(SB)/4, $0x3af4ba7d
+DATA f_e5<>+56(SB)/4, $0x3af4ba7d
+DATA f_e5<>+60(SB)/4, $0x3af4ba7d
+GLOBL f_e5<>(SB), RODATA|NOPTR, $64
+
+DATA f_e_least<>+0(SB)/4, $0xc2fc0000
+DATA f_e_least<>+4(SB)/4, $0xc2fc0000
+DATA f_e_least<>+8(SB)/4, $0xc2fc0000
+DATA f_e_least<>+12(SB)/4, $0xc2fc0000
+DATA f_e_least<>+16(SB)/4, $0xc2fc0000
+DATA f_e_least<>+20(SB)/4, $0xc2fc0000
+DATA f_e_least<>+24(SB)/4, $0xc2fc0000
+DATA f_e_least<>+28(SB)/4, $0xc2fc0000
+DATA f_e_least<>+32(SB)/4, $0xc2fc0000
+DATA f_e_least<>+36(SB)/4, $0xc2fc0000
+DATA f_e_least<>+40(SB)/4, $0xc2fc0000
+DATA f_e_least<>+44(SB)/4, $0xc2fc0000
+DATA f_e_least<>+48(SB)/4, $0xc2fc0000
+DATA f_e_least<>+52(SB)/4, $0xc2fc0000
+DATA f_e_least<>+56(SB)/4, $0xc2fc0000
+DATA f_e_least<>+60(SB)/4, $0xc2fc0000
+GLOBL f_e_least<>(SB), RODATA|NOPTR, $64
+
 DATA f_erfc<>+0(SB)/4, $0x3e6d3388
 DATA f_erfc<>+4(SB)/4, $0x3e6d3388
 DATA f_erfc<>+8(SB)/4, $0x3e6d3388
@@ -5415,31 +5523,125 @@ row:
 	VZEROUPPER
 	RET
 
-// func halveBF16(blocks int, x *float32, scale float32)
-// Requires: AVX, AVX512F
-TEXT ·halveBF16(SB), NOSPLIT, $0-20
+// func expPast(blocks int, y *float32, x *float32, off float32) float32
+// Requires: AVX, AVX512DQ, AVX512F, SSE
+TEXT ·expPast(SB), NOSPLIT, $0-36
 	MOVQ         blocks+0(FP), AX
-	MOVQ         x+8(FP), CX
-	VBROADCASTSS scale+16(FP), Z3
-	MOVQ         CX, DX
+	MOVQ         y+8(FP), CX
+	MOVQ         x+16(FP), DX
+	VBROADCASTSS off+24(FP), Z6
+	VMOVUPS      f_log2e<>+0(SB), Z7
+	VMULPS       Z7, Z6, Z6
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
 
 block:
-	VMULPS (CX), Z3, Z0
-	VMULPS 64(CX), Z3, Z1
-
-	// VCVTNE2PS2BF16 Z0, Z1, Z2
-	BYTE    $0x62
-	BYTE    $0xf2
-	BYTE    $0x77
-	BYTE    $0x48
-	BYTE    $0x72
-	BYTE    $0xd0
-	VMOVUPS Z2, (DX)
-	ADDQ    $0x80, CX
-	ADDQ    $0x40, DX
-	DECQ    AX
-	JNZ     block
+	VMOVUPS       (DX), Z0
+	VFMADD213PS   Z6, Z7, Z0
+	VREDUCEPS     $0x09, Z0, Z1
+	VMOVUPS       f_e5<>+0(SB), Z2
+	VFMADD213PS   f_e4<>+0(SB), Z1, Z2
+	VFMADD213PS   f_e3<>+0(SB), Z1, Z2
+	VFMADD213PS   f_e2<>+0(SB), Z1, Z2
+	VFMADD213PS   f_e1<>+0(SB), Z1, Z2
+	VFMADD213PS   f_one<>+0(SB), Z1, Z2
+	VSCALEFPS     Z0, Z2, Z0
+	VADDPS        Z0, Z8, Z8
+	VMOVUPS       64(DX), Z3
+	VFMADD213PS   Z6, Z7, Z3
+	VREDUCEPS     $0x09, Z3, Z4
+	VMOVUPS       f_e5<>+0(SB), Z5
+	VFMADD213PS   f_e4<>+0(SB), Z4, Z5
+	VFMADD213PS   f_e3<>+0(SB), Z4, Z5
+	VFMADD213PS   f_e2<>+0(SB), Z4, Z5
+	VFMADD213PS   f_e1<>+0(SB), Z4, Z5
+	VFMADD213PS   f_one<>+0(SB), Z4, Z5
+	VSCALEFPS     Z3, Z5, Z3
+	VADDPS        Z3, Z9, Z9
+	VMOVNTPS      Z0, (CX)
+	VMOVNTPS      Z3, 64(CX)
+	ADDQ          $0x00000080, CX
+	ADDQ          $0x00000080, DX
+	DECQ          AX
+	JNZ           block
+	VADDPS        Z9, Z8, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	MOVSS         X0, ret+32(FP)
 	VZEROUPPER
+	RET
+
+// func expPastHalves(blocks int, y *float32, x *float32, off float32) float32
+// Requires: AVX, AVX512DQ, AVX512F, SSE
+TEXT ·expPastHalves(SB), NOSPLIT, $0-36
+	MOVQ         blocks+0(FP), AX
+	MOVQ         y+8(FP), CX
+	MOVQ         x+16(FP), DX
+	VBROADCASTSS off+24(FP), Z6
+	VMOVUPS      f_log2e<>+0(SB), Z7
+	VMULPS       Z7, Z6, Z6
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+
+block:
+	VMOVUPS     (DX), Z0
+	VFMADD213PS Z6, Z7, Z0
+	VREDUCEPS   $0x09, Z0, Z1
+	VMOVUPS     f_e5<>+0(SB), Z2
+	VFMADD213PS f_e4<>+0(SB), Z1, Z2
+	VFMADD213PS f_e3<>+0(SB), Z1, Z2
+	VFMADD213PS f_e2<>+0(SB), Z1, Z2
+	VFMADD213PS f_e1<>+0(SB), Z1, Z2
+	VFMADD213PS f_one<>+0(SB), Z1, Z2
+	VSCALEFPS   Z0, Z2, Z0
+	VADDPS      Z0, Z8, Z8
+	VMOVUPS     64(DX), Z3
+	VFMADD213PS Z6, Z7, Z3
+	VREDUCEPS   $0x09, Z3, Z4
+	VMOVUPS     f_e5<>+0(SB), Z5
+	VFMADD213PS f_e4<>+0(SB), Z4, Z5
+	VFMADD213PS f_e3<>+0(SB), Z4, Z5
+	VFMADD213PS f_e2<>+0(SB), Z4, Z5
+	VFMADD213PS f_e1<>+0(SB), Z4, Z5
+	VFMADD213PS f_one<>+0(SB), Z4, Z5
+	VSCALEFPS   Z3, Z5, Z3
+	VADDPS      Z3, Z9, Z9
+
+	// VCVTNE2PS2BF16 Z0, Z3, Z1
+	BYTE          $0x62
+	BYTE          $0xf2
+	BYTE          $0x67
+	BYTE          $0x48
+	BYTE          $0x72
+	BYTE          $0xc8
+	VMOVNTPS      Z1, (CX)
+	ADDQ          $0x40, CX
+	ADDQ          $0x00000080, DX
+	DECQ          AX
+	JNZ           block
+	VADDPS        Z9, Z8, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	MOVSS         X0, ret+32(FP)
+	VZEROUPPER
+	RET
+
+// func fence()
+// Requires: MMX+
+TEXT ·fence(SB), NOSPLIT, $0
+	SFENCE
 	RET
 
 // func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)

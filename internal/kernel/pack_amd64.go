@@ -26,18 +26,6 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 	}
 }
 
-// halveBF16By makes bf16 of scale*x, in place.
-func halveBF16By(x []float32, scale float32) {
-	blocks := len(x) / 32
-	if blocks > 0 {
-		halveBF16(blocks, &x[0], scale)
-	}
-	h := asHalves(x)
-	for i := blocks * 32; i < len(x); i++ {
-		h[i] = uint16(bf16Bits(x[i] * scale))
-	}
-}
-
 // turn16 packs an operand stored [r][k] by transposing blocks of 16 rows by 16
 // values (32 to be rounded to bf16).
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {

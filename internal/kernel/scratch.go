@@ -12,8 +12,9 @@ type Shape struct {
 func ScratchBytes(s Shape) int64 {
 	const widestPanel = 48
 	wide := max(3*s.Width, s.Inner)
-	packedB := roundUp(min(max(wide, s.Vocab), ncMax), widestPanel) * kcMax
-	worker := (mcMax+widestPanel)*kcMax + 12*widestPanel + attentionScratch(s.SeqLen, s.Width/max(1, s.Heads), s.Backward)
+	packedB := max(roundUp(min(wide, ncMax), widestPanel)*kcMax,
+		roundUp(min(s.Vocab, softRange(s.Width)), widestPanel)*s.Width)
+	worker := (mcMax+widestPanel)*kcMax + 12*widestPanel + mcMax*softColumns + attentionScratch(s.SeqLen, s.Width/max(1, s.Heads), s.Backward)
 	parts := rowBlocks(s.Rows, s.SeqLen) * max(2*s.Width, wide)
 	if !s.Backward {
 		parts = 0
@@ -25,7 +26,7 @@ func ScratchBytes(s Shape) int64 {
 func (c *CPU) Scratch() int64 {
 	n := len(c.packedB.s) + len(c.parts.s) + len(c.chunk.s) + 2*cap(c.sums)
 	for _, w := range c.pool.workers {
-		n += len(w.packedA.s) + len(w.tile.s) + len(w.attn.mem.s) + len(w.row.s)
+		n += len(w.packedA.s) + len(w.tile.s) + len(w.soft.s) + len(w.attn.mem.s) + len(w.row.s)
 	}
 	return 4 * int64(n)
 }

@@ -84,6 +84,11 @@ func expGo(y, x []float32, scale, off float32) float32 {
 	return sum
 }
 
+// expRowBy is isa.expRow by isa.exp.
+func expRowBy(exp func(y, x []float32, scale, off float32) float32) func(y, x []float32, off float32) float32 {
+	return func(y, x []float32, off float32) float32 { return exp(y[:len(x)], x, 1, off) }
+}
+
 func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }
 
 func dropGo(y, x []float32, d dropRow, j int) {

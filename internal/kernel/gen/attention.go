@@ -344,19 +344,10 @@ func attentionConstants() {
 	laneNumbers[0] = fill("lane0", func(i int) uint32 { return uint32(i) })
 	laneNumbers[1] = fill("lane8", func(i int) uint32 { return uint32(i + 8) })
 	laneNumbers[2] = fill("lane16", func(i int) uint32 { return uint32(i + 16) })
-	for name, v := range exp2Floats {
-		floats[name] = v
-	}
-	for _, name := range append([]string{"one"}, sortedKeys(exp2Floats)...) {
+	for _, name := range []string{"one", "e1", "e2", "e3", "e4", "e5", "e_least"} {
 		values[name] = fill("f_"+name, func(int) uint32 { return math.Float32bits(float32(floats[name])) })
 	}
 	for _, name := range []string{"bit0", "mul1", "mul2"} {
 		values[name] = fill("i_"+name, func(int) uint32 { return ints[name] })
 	}
-}
-
-// exp2Floats: 2^f = 1 + e1·f + … + e5·f⁵ on [0,1), and where 2^x is taken for 0.
-var exp2Floats = map[string]float64{
-	"e1": 0.6931513118, "e2": 0.2401644502, "e3": 0.0557999131, "e4": 0.009017030322, "e5": 0.00186713007,
-	"e_least": -126,
 }

@@ -123,33 +123,21 @@ func (t *attnPass) clear(x int) {
 	VANDPS(ymm[passRMask], ymm[x], ymm[x])
 }
 
-// exp2 replaces register x by 2 to its power, using n and y: a polynomial in the
-// fraction (by least maximum of the relative error, 8e-8), times 2 to the floor.
+// exp2 replaces register x by 2 to its power, using n and y.
 func (t *attnPass) exp2(x, n, y int) {
-	r := t.l.reg
 	if t.l.wide() {
-		VREDUCEPS(U8(9), r[x], r[n])
-	} else {
-		VROUNDPS(U8(9), r[x], r[y])
-		VSUBPS(r[y], r[x], r[n])
-	}
-	poly := y
-	if !t.l.wide() {
-		poly = passRDrop
-	}
-	VMOVUPS(val("e5"), r[poly])
-	for _, c := range []string{"e4", "e3", "e2", "e1", "one"} {
-		VFMADD213PS(val(c), r[n], r[poly])
-	}
-	if t.l.wide() {
-		VSCALEFPS(r[x], r[poly], r[x])
+		t.l.exp2(x, n, y)
 		return
 	}
+	r := t.l.reg
+	VROUNDPS(U8(9), r[x], r[y])
+	VSUBPS(r[y], r[x], r[n])
+	t.l.exp2Fraction(n, passRDrop)
 	VCVTPS2DQ(r[y], r[y])
 	VPSLLD(U8(23), r[y], r[y])
-	VPADDD(r[y], r[poly], r[poly])
+	VPADDD(r[y], r[passRDrop], r[passRDrop])
 	VCMPPS(U8(5), val("e_least"), r[x], r[x]) // not less: NaN stays
-	VANDPS(r[poly], r[x], r[x])
+	VANDPS(r[passRDrop], r[x], r[x])
 }
 
 // keep decides which lanes of register v dropout keeps, as kernel.dropRow.keeps

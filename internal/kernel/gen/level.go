@@ -157,6 +157,9 @@ var floats = map[string]float64{
 	// e^f = 1 + f + f²·p(f) on |f| <= ln2/2 (Moshier, Cephes, expf)
 	"p0": 1.9875691500e-4, "p1": 1.3981999507e-3, "p2": 8.3334519073e-3,
 	"p3": 4.1665795894e-2, "p4": 1.6666665459e-1, "p5": 5.0000001201e-1,
+	// 2^f = 1 + e1·f + … + e5·f⁵ on [0,1), and where 2^x is taken for 0
+	"e1": 0.6931513118, "e2": 0.2401644502, "e3": 0.0557999131, "e4": 0.009017030322, "e5": 0.00186713007,
+	"e_least": -126,
 	// GELU: -2u = x(g1 + g3·x²), 2u' = d1 + d3·x²
 	"g1": -2 * geluA, "g3": -2 * geluA * geluB, "d1": 2 * geluA, "d3": 6 * geluA * geluB,
 	"flat": 30, "unflat": -30,

@@ -50,7 +50,9 @@ func main() {
 	packSplit("packSplit8Halves", 8, 48, halves)
 	packSplit("packSplit12Halves", 12, 48, halves)
 	packCopyBF16("packCopyHalves", halves)
-	halve()
+	expPast("expPast", false)
+	expPast("expPastHalves", true)
+	fence()
 	packTurn("packTurn", false)
 	packTurn("packTurnBF16", true)
 

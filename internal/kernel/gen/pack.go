@@ -173,26 +173,50 @@ func packSplit(name string, width, columns int, of rounding) {
 	end()
 }
 
-// halve makes bf16 of scale times so many blocks of 32 floats, in place: they end
-// up in the first half of the memory.
-func halve() {
-	TEXT("halveBF16", NOSPLIT, "func(blocks int, x *float32, scale float32)")
+// expPast writes exp(x+off) of so many blocks of 32 to y, past the caches, as bf16
+// where halves are wanted, and returns the sum of what it was before rounding. y
+// begins on a cache line.
+func expPast(name string, halves bool) {
+	TEXT(name, NOSPLIT, "func(blocks int, y, x *float32, off float32) float32")
 	Pragma("noescape")
-	n, s := Load(Param("blocks"), GP64()), Load(Param("x"), GP64())
-	avx512.broadcast("scale", 3)
-	d := GP64()
-	MOVQ(s, d)
+	n, y, x := Load(Param("blocks"), GP64()), Load(Param("y"), GP64()), Load(Param("x"), GP64())
+	const off, log2e, sum = 6, 7, 8 // and the register behind sum
+	avx512.broadcast("off", off)
+	VMOVUPS(val("log2e"), zmm[log2e])
+	VMULPS(zmm[log2e], zmm[off], zmm[off])
+	avx512.zero(sum)
+	avx512.zero(sum + 1)
 	Label("block")
 	for i := range 2 {
-		VMULPS(Mem{Base: s, Disp: 64 * i}, Z3, zmm[i])
+		power, fraction, e := 3*i, 3*i+1, 3*i+2
+		VMOVUPS(Mem{Base: x, Disp: 64 * i}, zmm[power])
+		VFMADD213PS(zmm[off], zmm[log2e], zmm[power])
+		avx512.exp2(power, fraction, e)
+		VADDPS(zmm[power], zmm[sum+i], zmm[sum+i])
 	}
-	cvtBF16(2, 1, 0)
-	VMOVUPS(Z2, at(d))
-	ADDQ(Imm(128), s)
-	ADDQ(Imm(64), d)
+	if halves {
+		cvtBF16(1, 3, 0)
+		VMOVNTPS(Z1, at(y))
+		ADDQ(Imm(64), y)
+	} else {
+		VMOVNTPS(Z0, at(y))
+		VMOVNTPS(Z3, Mem{Base: y, Disp: 64})
+		ADDQ(U32(128), y)
+	}
+	ADDQ(U32(128), x)
 	DECQ(n)
 	JNZ(LabelRef("block"))
+	VADDPS(zmm[sum+1], zmm[sum], Z0)
+	avx512.fold(0, 1, addPS)
+	Store(X0, ReturnIndex(0))
 	end()
+}
+
+// fence has stores past the caches seen before those that follow.
+func fence() {
+	TEXT("fence", NOSPLIT, "func()")
+	SFENCE()
+	RET()
 }
 
 // packTurn transposes blocks of 16 rows by 16 values (32 for bf16, which become

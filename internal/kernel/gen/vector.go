@@ -109,6 +109,25 @@ func (l level) expOf(x, n, p, t int) {
 	}
 }
 
+// exp2 replaces register x by 2 to its power, using n and y: a polynomial in the
+// fraction times 2 to the floor. NaN stays, what is too large becomes infinite,
+// what is too small 0. It takes AVX-512.
+func (l level) exp2(x, n, y int) {
+	r := l.reg
+	VREDUCEPS(U8(9), r[x], r[n])
+	l.exp2Fraction(n, y)
+	VSCALEFPS(r[x], r[y], r[x])
+}
+
+// exp2Fraction sets register y to 2 to the power of register n, in [0,1): a
+// polynomial by least maximum of the relative error, 8e-8.
+func (l level) exp2Fraction(n, y int) {
+	VMOVUPS(val("e5"), l.reg[y])
+	for _, c := range []string{"e4", "e3", "e2", "e1", "one"} {
+		VFMADD213PS(val(c), l.reg[n], l.reg[y])
+	}
+}
+
 func (l level) exp() {
 	l.text("exp", "func(y, x []float32, scale, off float32) float32")
 	n, y, x := length("y"), base("y"), base("x")
