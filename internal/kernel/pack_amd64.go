@@ -27,19 +27,24 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 }
 
 // turn16 packs an operand stored [r][k] by transposing blocks of 16 rows by 16
-// values (32 to be rounded to bf16).
+// values (32 to be rounded to bf16). What no block is left for lies in a last one
+// that begins within the one before.
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {
 	if o.halves { // whose pairs lie side by side
 		o.halves = false
 		return 2 * turn16(dst, width, o, r, rows, k/2, kc/2, &tile{})
 	}
-	step := 16
+	step, values := 16, 1 // of a slot
 	if t.pairs {
-		step = 32
+		step, values = 32, 2
 	}
-	blocks := kc / step
-	if blocks == 0 {
+	done := kc - kc%values
+	if done < step {
 		return 0
+	}
+	stream := 0
+	if o.shared && width%lineFloats == 0 {
+		stream = 1
 	}
 	for c := 0; c < width; c += 16 {
 		first := min(c, rows-1)
@@ -47,15 +52,20 @@ func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) in
 		for i := range offsets {
 			offsets[i] = min(i, rows-1-first) * o.ld * 4 // past the last row: that row again
 		}
-		src, to, put, stream := ptr(o.x, (r+first)*o.ld+k), ptr(dst, c), min(16, width-c), 0
-		if o.shared && width%lineFloats == 0 {
-			stream = 1
-		}
-		if t.pairs { // called by name, for offsets to stay on the stack
-			packTurnBF16(blocks, src, &offsets, to, width*4, put, stream)
-		} else {
-			packTurn(blocks, src, &offsets, to, width*4, put, stream)
+		src, put := ptr(o.x, (r+first)*o.ld+k), min(16, width-c)
+		turnBlocks(t.pairs, done/step, src, &offsets, ptr(dst, c), width*4, put, stream)
+		if last := done - step; done%step > 0 {
+			src = ptr(o.x, (r+first)*o.ld+k+last)
+			turnBlocks(t.pairs, 1, src, &offsets, ptr(dst, last/values*width+c), width*4, put, stream)
 		}
 	}
-	return blocks * step
+	return done
+}
+
+func turnBlocks(pairs bool, blocks int, src *float32, offsets *[16]int, dst *float32, width, put, stream int) {
+	if pairs {
+		packTurnBF16(blocks, src, offsets, dst, width, put, stream)
+		return
+	}
+	packTurn(blocks, src, offsets, dst, width, put, stream)
 }
