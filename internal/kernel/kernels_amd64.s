@@ -400,6 +400,24 @@ DATA f_g1<>+56(SB)/4, $0xbfcc422a
 DATA f_g1<>+60(SB)/4, $0xbfcc422a
 GLOBL f_g1<>(SB), RODATA|NOPTR, $64
 
+DATA f_g1b<>+0(SB)/4, $0xc0135761
+DATA f_g1b<>+4(SB)/4, $0xc0135761
+DATA f_g1b<>+8(SB)/4, $0xc0135761
+DATA f_g1b<>+12(SB)/4, $0xc0135761
+DATA f_g1b<>+16(SB)/4, $0xc0135761
+DATA f_g1b<>+20(SB)/4, $0xc0135761
+DATA f_g1b<>+24(SB)/4, $0xc0135761
+DATA f_g1b<>+28(SB)/4, $0xc0135761
+DATA f_g1b<>+32(SB)/4, $0xc0135761
+DATA f_g1b<>+36(SB)/4, $0xc0135761
+DATA f_g1b<>+40(SB)/4, $0xc0135761
+DATA f_g1b<>+44(SB)/4, $0xc0135761
+DATA f_g1b<>+48(SB)/4, $0xc0135761
+DATA f_g1b<>+52(SB)/4, $0xc0135761
+DATA f_g1b<>+56(SB)/4, $0xc0135761
+DATA f_g1b<>+60(SB)/4, $0xc0135761
+GLOBL f_g1b<>(SB), RODATA|NOPTR, $64
+
 DATA f_g3<>+0(SB)/4, $0xbd922279
 DATA f_g3<>+4(SB)/4, $0xbd922279
 DATA f_g3<>+8(SB)/4, $0xbd922279
@@ -417,6 +435,24 @@ DATA f_g3<>+52(SB)/4, $0xbd922279
 DATA f_g3<>+56(SB)/4, $0xbd922279
 DATA f_g3<>+60(SB)/4, $0xbd922279
 GLOBL f_g3<>(SB), RODATA|NOPTR, $64
+
+DATA f_g3b<>+0(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+4(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+8(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+12(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+16(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+20(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+24(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+28(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+32(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+36(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+40(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+44(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+48(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+52(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+56(SB)/4, $0xbdd2d3e8
+DATA f_g3b<>+60(SB)/4, $0xbdd2d3e8
+GLOBL f_g3b<>(SB), RODATA|NOPTR, $64
 
 DATA f_ln2hi<>+0(SB)/4, $0x3f318000
 DATA f_ln2hi<>+4(SB)/4, $0x3f318000
@@ -6459,7 +6495,7 @@ done5:
 	RET
 
 // func geluAVX512(y []float32, x []float32)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·geluAVX512(SB), NOSPLIT, $0-48
 	MOVQ y_len+8(FP), AX
 	MOVQ y_base+0(FP), CX
@@ -6468,77 +6504,57 @@ TEXT ·geluAVX512(SB), NOSPLIT, $0-48
 	JLT  tail6
 
 loop6:
-	VMOVUPS      (DX), Z0
-	VMULPS       Z0, Z0, Z1
-	VMOVUPS      f_g3<>+0(SB), Z2
-	VFMADD213PS  f_g1<>+0(SB), Z1, Z2
-	VMULPS       Z0, Z2, Z2
-	VMOVUPS      f_expmax<>+0(SB), Z5
-	VMINPS       Z2, Z5, Z2
-	VMOVUPS      f_expmin<>+0(SB), Z5
-	VMAXPS       Z2, Z5, Z2
-	VMULPS       f_log2e<>+0(SB), Z2, Z3
-	VRNDSCALEPS  $0x00, Z3, Z3
-	VFNMADD231PS f_ln2hi<>+0(SB), Z3, Z2
-	VFNMADD231PS f_ln2lo<>+0(SB), Z3, Z2
-	VMOVUPS      f_p0<>+0(SB), Z4
-	VFMADD213PS  f_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p5<>+0(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VFMADD231PS  Z4, Z5, Z2
-	VSCALEFPS    Z3, Z2, Z2
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VDIVPS       Z2, Z0, Z0
-	VMOVUPS      Z0, (CX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x40, DX
-	SUBQ         $0x10, AX
-	CMPQ         AX, $0x10
-	JGE          loop6
+	VMOVUPS     (DX), Z0
+	VMULPS      Z0, Z0, Z1
+	VMOVUPS     f_g3b<>+0(SB), Z2
+	VFMADD213PS f_g1b<>+0(SB), Z1, Z2
+	VMULPS      Z0, Z2, Z2
+	VREDUCEPS   $0x09, Z2, Z3
+	VMOVUPS     f_e5<>+0(SB), Z4
+	VFMADD213PS f_e4<>+0(SB), Z3, Z4
+	VFMADD213PS f_e3<>+0(SB), Z3, Z4
+	VFMADD213PS f_e2<>+0(SB), Z3, Z4
+	VFMADD213PS f_e1<>+0(SB), Z3, Z4
+	VFMADD213PS f_one<>+0(SB), Z3, Z4
+	VSCALEFPS   Z2, Z4, Z2
+	VADDPS      f_one<>+0(SB), Z2, Z2
+	VDIVPS      Z2, Z0, Z0
+	VMOVUPS     Z0, (CX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	SUBQ        $0x10, AX
+	CMPQ        AX, $0x10
+	JGE         loop6
 
 tail6:
-	TESTQ        AX, AX
-	JZ           done6
-	MOVQ         $-1, BX
-	BZHIQ        AX, BX, BX
-	KMOVW        BX, K1
-	VMOVUPS.Z    (DX), K1, Z0
-	VMULPS       Z0, Z0, Z1
-	VMOVUPS      f_g3<>+0(SB), Z2
-	VFMADD213PS  f_g1<>+0(SB), Z1, Z2
-	VMULPS       Z0, Z2, Z2
-	VMOVUPS      f_expmax<>+0(SB), Z5
-	VMINPS       Z2, Z5, Z2
-	VMOVUPS      f_expmin<>+0(SB), Z5
-	VMAXPS       Z2, Z5, Z2
-	VMULPS       f_log2e<>+0(SB), Z2, Z3
-	VRNDSCALEPS  $0x00, Z3, Z3
-	VFNMADD231PS f_ln2hi<>+0(SB), Z3, Z2
-	VFNMADD231PS f_ln2lo<>+0(SB), Z3, Z2
-	VMOVUPS      f_p0<>+0(SB), Z4
-	VFMADD213PS  f_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p5<>+0(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VFMADD231PS  Z4, Z5, Z2
-	VSCALEFPS    Z3, Z2, Z2
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VDIVPS       Z2, Z0, Z0
-	VMOVUPS      Z0, K1, (CX)
+	TESTQ       AX, AX
+	JZ          done6
+	MOVQ        $-1, BX
+	BZHIQ       AX, BX, BX
+	KMOVW       BX, K1
+	VMOVUPS.Z   (DX), K1, Z0
+	VMULPS      Z0, Z0, Z1
+	VMOVUPS     f_g3b<>+0(SB), Z2
+	VFMADD213PS f_g1b<>+0(SB), Z1, Z2
+	VMULPS      Z0, Z2, Z2
+	VREDUCEPS   $0x09, Z2, Z3
+	VMOVUPS     f_e5<>+0(SB), Z4
+	VFMADD213PS f_e4<>+0(SB), Z3, Z4
+	VFMADD213PS f_e3<>+0(SB), Z3, Z4
+	VFMADD213PS f_e2<>+0(SB), Z3, Z4
+	VFMADD213PS f_e1<>+0(SB), Z3, Z4
+	VFMADD213PS f_one<>+0(SB), Z3, Z4
+	VSCALEFPS   Z2, Z4, Z2
+	VADDPS      f_one<>+0(SB), Z2, Z2
+	VDIVPS      Z2, Z0, Z0
+	VMOVUPS     Z0, K1, (CX)
 
 done6:
 	VZEROUPPER
 	RET
 
 // func geluGradAVX512(d []float32, x []float32)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·geluGradAVX512(SB), NOSPLIT, $0-48
 	MOVQ    d_len+8(FP), AX
 	MOVQ    d_base+0(FP), CX
@@ -6550,94 +6566,74 @@ TEXT ·geluGradAVX512(SB), NOSPLIT, $0-48
 	JLT     tail7
 
 loop7:
-	VMOVUPS      (DX), Z11
-	VMINPS       Z11, Z9, Z0
-	VMAXPS       Z0, Z10, Z0
-	VMULPS       Z0, Z0, Z1
-	VMOVUPS      f_g3<>+0(SB), Z2
-	VFMADD213PS  f_g1<>+0(SB), Z1, Z2
-	VMULPS       Z0, Z2, Z2
-	VMOVUPS      f_expmax<>+0(SB), Z5
-	VMINPS       Z2, Z5, Z2
-	VMOVUPS      f_expmin<>+0(SB), Z5
-	VMAXPS       Z2, Z5, Z2
-	VMULPS       f_log2e<>+0(SB), Z2, Z3
-	VRNDSCALEPS  $0x00, Z3, Z3
-	VFNMADD231PS f_ln2hi<>+0(SB), Z3, Z2
-	VFNMADD231PS f_ln2lo<>+0(SB), Z3, Z2
-	VMOVUPS      f_p0<>+0(SB), Z4
-	VFMADD213PS  f_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p5<>+0(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VFMADD231PS  Z4, Z5, Z2
-	VSCALEFPS    Z3, Z2, Z2
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VDIVPS       Z2, Z8, Z2
-	VMULPS       Z2, Z11, Z11
-	VMOVUPS      Z11, (DX)
-	VMOVUPS      f_d3<>+0(SB), Z3
-	VFMADD213PS  f_d1<>+0(SB), Z1, Z3
-	VMULPS       Z0, Z3, Z3
-	VSUBPS       Z2, Z8, Z4
-	VMULPS       Z3, Z4, Z4
-	VFMADD213PS  Z2, Z2, Z4
-	VMOVUPS      (CX), Z5
-	VMULPS       Z5, Z4, Z4
-	VMOVUPS      Z4, (CX)
-	ADDQ         $0x40, CX
-	ADDQ         $0x40, DX
-	SUBQ         $0x10, AX
-	CMPQ         AX, $0x10
-	JGE          loop7
+	VMOVUPS     (DX), Z11
+	VMINPS      Z11, Z9, Z0
+	VMAXPS      Z0, Z10, Z0
+	VMULPS      Z0, Z0, Z1
+	VMOVUPS     f_g3b<>+0(SB), Z2
+	VFMADD213PS f_g1b<>+0(SB), Z1, Z2
+	VMULPS      Z0, Z2, Z2
+	VREDUCEPS   $0x09, Z2, Z3
+	VMOVUPS     f_e5<>+0(SB), Z4
+	VFMADD213PS f_e4<>+0(SB), Z3, Z4
+	VFMADD213PS f_e3<>+0(SB), Z3, Z4
+	VFMADD213PS f_e2<>+0(SB), Z3, Z4
+	VFMADD213PS f_e1<>+0(SB), Z3, Z4
+	VFMADD213PS f_one<>+0(SB), Z3, Z4
+	VSCALEFPS   Z2, Z4, Z2
+	VADDPS      f_one<>+0(SB), Z2, Z2
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z11, Z11
+	VMOVUPS     Z11, (DX)
+	VMOVUPS     f_d3<>+0(SB), Z3
+	VFMADD213PS f_d1<>+0(SB), Z1, Z3
+	VMULPS      Z0, Z3, Z3
+	VSUBPS      Z2, Z8, Z4
+	VMULPS      Z3, Z4, Z4
+	VFMADD213PS Z2, Z2, Z4
+	VMOVUPS     (CX), Z5
+	VMULPS      Z5, Z4, Z4
+	VMOVUPS     Z4, (CX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, DX
+	SUBQ        $0x10, AX
+	CMPQ        AX, $0x10
+	JGE         loop7
 
 tail7:
-	TESTQ        AX, AX
-	JZ           done7
-	MOVQ         $-1, BX
-	BZHIQ        AX, BX, BX
-	KMOVW        BX, K1
-	VMOVUPS.Z    (DX), K1, Z11
-	VMINPS       Z11, Z9, Z0
-	VMAXPS       Z0, Z10, Z0
-	VMULPS       Z0, Z0, Z1
-	VMOVUPS      f_g3<>+0(SB), Z2
-	VFMADD213PS  f_g1<>+0(SB), Z1, Z2
-	VMULPS       Z0, Z2, Z2
-	VMOVUPS      f_expmax<>+0(SB), Z5
-	VMINPS       Z2, Z5, Z2
-	VMOVUPS      f_expmin<>+0(SB), Z5
-	VMAXPS       Z2, Z5, Z2
-	VMULPS       f_log2e<>+0(SB), Z2, Z3
-	VRNDSCALEPS  $0x00, Z3, Z3
-	VFNMADD231PS f_ln2hi<>+0(SB), Z3, Z2
-	VFNMADD231PS f_ln2lo<>+0(SB), Z3, Z2
-	VMOVUPS      f_p0<>+0(SB), Z4
-	VFMADD213PS  f_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  f_p5<>+0(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VFMADD231PS  Z4, Z5, Z2
-	VSCALEFPS    Z3, Z2, Z2
-	VADDPS       f_one<>+0(SB), Z2, Z2
-	VDIVPS       Z2, Z8, Z2
-	VMULPS       Z2, Z11, Z11
-	VMOVUPS      Z11, K1, (DX)
-	VMOVUPS      f_d3<>+0(SB), Z3
-	VFMADD213PS  f_d1<>+0(SB), Z1, Z3
-	VMULPS       Z0, Z3, Z3
-	VSUBPS       Z2, Z8, Z4
-	VMULPS       Z3, Z4, Z4
-	VFMADD213PS  Z2, Z2, Z4
-	VMOVUPS.Z    (CX), K1, Z5
-	VMULPS       Z5, Z4, Z4
-	VMOVUPS      Z4, K1, (CX)
+	TESTQ       AX, AX
+	JZ          done7
+	MOVQ        $-1, BX
+	BZHIQ       AX, BX, BX
+	KMOVW       BX, K1
+	VMOVUPS.Z   (DX), K1, Z11
+	VMINPS      Z11, Z9, Z0
+	VMAXPS      Z0, Z10, Z0
+	VMULPS      Z0, Z0, Z1
+	VMOVUPS     f_g3b<>+0(SB), Z2
+	VFMADD213PS f_g1b<>+0(SB), Z1, Z2
+	VMULPS      Z0, Z2, Z2
+	VREDUCEPS   $0x09, Z2, Z3
+	VMOVUPS     f_e5<>+0(SB), Z4
+	VFMADD213PS f_e4<>+0(SB), Z3, Z4
+	VFMADD213PS f_e3<>+0(SB), Z3, Z4
+	VFMADD213PS f_e2<>+0(SB), Z3, Z4
+	VFMADD213PS f_e1<>+0(SB), Z3, Z4
+	VFMADD213PS f_one<>+0(SB), Z3, Z4
+	VSCALEFPS   Z2, Z4, Z2
+	VADDPS      f_one<>+0(SB), Z2, Z2
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z11, Z11
+	VMOVUPS     Z11, K1, (DX)
+	VMOVUPS     f_d3<>+0(SB), Z3
+	VFMADD213PS f_d1<>+0(SB), Z1, Z3
+	VMULPS      Z0, Z3, Z3
+	VSUBPS      Z2, Z8, Z4
+	VMULPS      Z3, Z4, Z4
+	VFMADD213PS Z2, Z2, Z4
+	VMOVUPS.Z   (CX), K1, Z5
+	VMULPS      Z5, Z4, Z4
+	VMOVUPS     Z4, K1, (CX)
 
 done7:
 	VZEROUPPER

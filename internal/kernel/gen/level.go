@@ -161,7 +161,8 @@ var floats = map[string]float64{
 	"e1": 0.6931513118, "e2": 0.2401644502, "e3": 0.0557999131, "e4": 0.009017030322, "e5": 0.00186713007,
 	"e_least": -126,
 	// GELU: -2u = x(g1 + g3·x²), 2u' = d1 + d3·x²
-	"g1": -2 * geluA, "g3": -2 * geluA * geluB, "d1": 2 * geluA, "d3": 6 * geluA * geluB,
+	"g1": -2 * geluA, "g3": -2 * geluA * geluB, "g1b": -2 * geluA * math.Log2E, "g3b": -2 * geluA * geluB * math.Log2E,
+	"d1": 2 * geluA, "d3": 6 * geluA * geluB,
 	"flat": 30, "unflat": -30,
 	"minusinf": math.Inf(-1),
 	// The normal distribution: see normalCDF; its coefficients are halved here.

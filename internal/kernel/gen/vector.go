@@ -151,11 +151,19 @@ func (l level) exp() {
 // uses registers s+1…s+3 and leaves x² in register sq.
 func (l level) sigmoid(x, sq, s int) {
 	r := l.reg
+	g1, g3 := "g1", "g3"
+	if l.wide() { // for a power of 2
+		g1, g3 = "g1b", "g3b"
+	}
 	VMULPS(r[x], r[x], r[sq])
-	VMOVUPS(val("g3"), r[s])
-	VFMADD213PS(val("g1"), r[sq], r[s])
+	VMOVUPS(val(g3), r[s])
+	VFMADD213PS(val(g1), r[sq], r[s])
 	VMULPS(r[x], r[s], r[s])
-	l.expOf(s, s+1, s+2, s+3)
+	if l.wide() {
+		l.exp2(s, s+1, s+2)
+	} else {
+		l.expOf(s, s+1, s+2, s+3)
+	}
 	VADDPS(val("one"), r[s], r[s])
 }
 
