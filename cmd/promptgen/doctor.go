@@ -100,7 +100,7 @@ func (a *app) diagnose(ctx context.Context, folder string, threads int) (*diagno
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	d.Limits = bench.MeasureMachine(cpu)
+	d.Limits = bench.MeasureMachine(cpu, kernel.FP32, 0)
 	share, err := trainingShare(cpu, d.Limits)
 	if err != nil {
 		return nil, err

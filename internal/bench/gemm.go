@@ -87,8 +87,7 @@ func Gemm(ctx context.Context, o GemmOptions) (*GemmReport, error) {
 		return nil, fault.With(fault.CodeUsage, err)
 	}
 	defer cpu.Close()
-	r := &GemmReport{DType: o.DType.String(), ISA: cpu.ISA(), Threads: cpu.Threads(), Machine: MeasureMachine(cpu)}
-	r.LimitGFlops = r.Machine.Limit(o.DType)
+	r := &GemmReport{DType: o.DType.String(), ISA: cpu.ISA(), Threads: cpu.Threads()}
 	rng := rand.New(rand.NewPCG(o.Seed, 0))
 	var work, elapsed float64
 	for _, p := range products(o.Config, o.Batch) {
@@ -103,9 +102,15 @@ func Gemm(ctx context.Context, o GemmOptions) (*GemmReport, error) {
 		work += float64(p.times) * flops
 		elapsed += float64(p.times) * seconds
 		rate := flops / seconds
-		r.Products = append(r.Products, GemmResult{p.name, g.M, g.N, g.K, rate, rate / r.LimitGFlops})
+		r.Products = append(r.Products, GemmResult{Name: p.name, M: g.M, N: g.N, K: g.K, GFlops: rate})
 	}
 	r.GFlops = work / elapsed
+	r.Machine = MeasureMachine(cpu, o.DType, r.GFlops)
+	r.LimitGFlops = r.Machine.Limit(o.DType)
+	for i := range r.Products {
+		p := &r.Products[i]
+		p.MFU = p.GFlops / r.LimitGFlops
+	}
 	r.MFU = r.GFlops / r.LimitGFlops
 	return r, nil
 }

@@ -92,7 +92,7 @@ func Infer(ctx context.Context, o InferOptions) (*InferResult, error) {
 	}
 	r.LongShare = r.DecodeLong / r.Decode
 	r.PeakRSS = train.PeakRSS()
-	r.Machine = MeasureMachine(o.CPU)
+	r.Machine = MeasureMachine(o.CPU, o.DType, 0)
 	r.LimitBytes = r.Machine.Bytes
 	r.Share = r.Decode * float64(r.DecodeBytes) / r.LimitBytes
 	return r, nil

@@ -75,7 +75,6 @@ func Train(ctx context.Context, o TrainOptions) (_ *TrainResult, err error) {
 		Planned: trial.Planned(), PeakRSS: info.PeakRSS, Loss: info.Loss, Steps: len(times), TokenGFlop: TokenFlops(cfg) / 1e9,
 		Tokens: o.Train.BatchSize * max(1, o.Train.GradAccum) * cfg.NCtx,
 		DType:  o.Train.DType.String(), ISA: trial.CPU().ISA(), Threads: trial.CPU().Threads(),
-		Machine: MeasureMachine(trial.CPU()),
 	}
 	least := times[0]
 	for _, t := range times {
@@ -84,7 +83,9 @@ func Train(ctx context.Context, o TrainOptions) (_ *TrainResult, err error) {
 	mid := median(times)
 	r.StepMS = mid.Seconds() * 1e3
 	r.TokensPerSec, r.Best = float64(r.Tokens)/mid.Seconds(), float64(r.Tokens)/least.Seconds()
-	r.GFlops, r.LimitGFlops = r.TokensPerSec*r.TokenGFlop, r.Machine.Limit(o.Train.DType)
+	r.GFlops = r.TokensPerSec * r.TokenGFlop
+	r.Machine = MeasureMachine(trial.CPU(), o.Train.DType, r.GFlops)
+	r.LimitGFlops = r.Machine.Limit(o.Train.DType)
 	r.MFU = r.GFlops / r.LimitGFlops
 	return r, nil
 }
