@@ -108,6 +108,7 @@ func expsBetween(vocab int, halves bool) int {
 // HeadLoss computes losses[r] = -log softmax(H·Wᵀ)[r, Targets[r]].
 func (c *CPU) HeadLoss(h *Head, losses []float32) {
 	h.chunks(false, func(lo, hi int) { c.headChunk(h, losses, lo, hi, false, false) })
+	c.headJob = headJob{}
 }
 
 // HeadLossGrad computes the losses, adds the gradient of W to dw [Vocab,Width],
@@ -133,6 +134,7 @@ func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
 			})
 		}
 	})
+	c.headJob = headJob{}
 }
 
 // headJob is a chunk of rows on its way.
@@ -200,14 +202,14 @@ const mostSum = 1e20
 // overflows marks the rows of too large a sum, by a factor of 1, and returns
 // whether there are any.
 func (j *headJob) overflows() bool {
-	any := false
+	found := false
 	for i, t := range j.Targets {
 		j.factor[i] = 0
 		if t >= 0 && j.sum(j.soft.sums, i) >= mostSum {
-			j.factor[i], any = 1, true
+			j.factor[i], found = 1, true
 		}
 	}
-	return any
+	return found
 }
 
 // shiftByMaxima shifts these rows by their largest logit, and no others: what a
