@@ -21,7 +21,7 @@ fuzz() {
 	local report attempt
 	for attempt in 1 2 3; do
 		if report=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" -fuzzminimizetime 1x "$1" 2>&1 </dev/null); then
-			printf '%s %s: %s\n' "$1" "$2" "$(grep -o 'execs: [0-9]*' <<<"$report" | tail -n 1)"
+			printf '%s %s: %s\n' "$1" "$2" "$(grep -oE 'execs: [0-9]+|[0-9]+/[0-9]+ completed' <<<"$report" | tail -n 1)"
 			return
 		fi
 		by_the_clock "$report" || break

@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Head is the language-model head with its loss: logits = H·Wᵀ, and for each
 // row the cross-entropy of its softmax against a target. Logits exist only for
@@ -156,14 +159,15 @@ func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, gradients, halves
 	c.pool.run(j.Rows, j)
 	j.shifts = false
 	j.multiply()
-	if j.overflows() {
+	c.pool.run(j.Rows, j)
+	if slices.Contains(j.factor, overflown) {
 		j.soft.maxima = true
 		j.multiply()
 		j.shiftByMaxima()
 		j.soft.maxima = false
 		j.multiply()
+		c.pool.run(j.Rows, j)
 	}
-	c.pool.run(j.Rows, j)
 	return j
 }
 
@@ -199,24 +203,14 @@ func (j *headJob) multiply() {
 // of its target's: a loss of 46 nats.
 const mostSum = 1e20
 
-// overflows marks the rows of too large a sum, by a factor of 1, and returns
-// whether there are any.
-func (j *headJob) overflows() bool {
-	found := false
-	for i, t := range j.Targets {
-		j.factor[i] = 0
-		if t >= 0 && j.sum(j.soft.sums, i) >= mostSum {
-			j.factor[i], found = 1, true
-		}
-	}
-	return found
-}
+// overflown marks such a row in place of its factor.
+const overflown = math.MaxFloat32
 
-// shiftByMaxima shifts these rows by their largest logit, and no others: what a
-// row gives must not depend on its neighbours.
+// shiftByMaxima shifts the marked rows by their largest logit, and no others: what
+// a row gives must not depend on its neighbours.
 func (j *headJob) shiftByMaxima() {
 	for i := range j.Rows {
-		if j.factor[i] == 0 {
+		if j.factor[i] != overflown {
 			continue
 		}
 		top := float32(math.Inf(-1))
@@ -244,9 +238,8 @@ func (j *headJob) part(_ *worker, i int) {
 	case j.shifts:
 		j.soft.shift[i] = j.cpu.isa.dot(h, j.W[target*j.Width:][:j.Width])
 	case target < 0:
-		j.losses[i] = 0
+		j.losses[i], j.factor[i] = 0, 0
 		if j.scaled != nil {
-			j.factor[i] = 0
 			clear(j.scaled[i*j.Width:][:j.Width])
 			clear(j.soft.out[i*j.soft.ld:][:j.soft.ld])
 		}
@@ -259,6 +252,11 @@ func (j *headJob) part(_ *worker, i int) {
 // but for its factor.
 func (j *headJob) finish(i int, h []float32, target int) {
 	sum, shift, logit := j.sum(j.soft.sums, i), float64(j.soft.shift[i]), float64(j.soft.target[i])
+	if sum >= mostSum {
+		j.factor[i] = overflown
+		return
+	}
+	j.factor[i] = float32(float64(j.Scale) / sum)
 	smooth, of := float64(j.Smooth), logit
 	if smooth > 0 { // of the smoothed target
 		of += smooth * (j.sum(j.soft.totals, i)/float64(j.Vocab) - logit)
@@ -267,7 +265,6 @@ func (j *headJob) finish(i int, h []float32, target int) {
 	if j.scaled == nil {
 		return
 	}
-	j.factor[i] = float32(float64(j.Scale) / sum)
 	j.cpu.isa.scale(j.scaled[i*j.Width:][:j.Width], h, j.factor[i])
 	row, at := j.soft.out[i*j.soft.ld:][:j.soft.ld], float32(math.Exp(logit-shift)-(1-smooth)*sum)
 	if j.soft.halves {
