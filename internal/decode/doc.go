@@ -16,7 +16,7 @@
 //	q8_0            [block][32 fp16 scales][8][32 columns] words of 4 values + 128
 //	q4_0            [block][32 fp16 scales][4][32 columns] words: values 4g… + 8 in the
 //	                lower, 16+4g… + 8 in the upper halves of the bytes
-//	bf16, squeezed  twelve bits a weight and nothing lost: see squeeze.go
+//	squeezed        28 bits a weight of fp32, 12 of bf16, and nothing lost: see squeeze.go
 //	operand, q      [block]{32 int8, float32 scale, int32 -zero*sum of the bytes}
 //
 // The cache's pages are such panels too: 32 tokens are the columns of the keys,

@@ -36,7 +36,7 @@ type format struct {
 	scores walk
 	values [2]walk
 
-	squeezing *squeezing // of bf16 panels, where expanding them pays, else nil
+	squeezing *squeezing // of panels of floats, where expanding them pays, else nil
 }
 
 // Steps of quantized formats.

@@ -16,8 +16,10 @@ func findKernels(isa string) *kernels {
 			tileBF16x512_7, tileBF16x512_8, tileBF16x512_9, tileBF16x512_10, tileBF16x512_11, tileBF16x512_12,
 		}
 		k.bf16.squeezing.tiles = []squeezedTile{
-			tileSqueezed512_1, tileSqueezed512_2, tileSqueezed512_3, tileSqueezed512_4, tileSqueezed512_5, tileSqueezed512_6,
+			tileSqueezedBF16_1, tileSqueezedBF16_2, tileSqueezedBF16_3, tileSqueezedBF16_4, tileSqueezedBF16_5, tileSqueezedBF16_6,
+			tileSqueezedBF16_7, tileSqueezedBF16_8, tileSqueezedBF16_9, tileSqueezedBF16_10, tileSqueezedBF16_11, tileSqueezedBF16_12,
 		}
+		k.bf16.squeezing.first = tileExpandBF16_12
 		k.bf16.scores, k.bf16.values = scoresBF16x512, [2]walk{valuesBF16x512_1, valuesBF16x512_2}
 		k.round = roundBF16AVX512
 		return k
@@ -32,7 +34,8 @@ func avx2Kernels() *kernels {
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
 	)
-	k.bf16.squeezing = &squeezing{squeeze: squeezeGo, expand: expandAVX2, fetch: fetchLines}
+	k.bf16.squeezing = squeezingBF16(squeezeGo)
+	k.bf16.squeezing.expand = expandAVX2
 	return k
 }
 
@@ -49,7 +52,14 @@ func avx512Kernels() *kernels {
 	k.bf16.scores, k.bf16.values = scoresWiden512, [2]walk{valuesWiden512_1, valuesWiden512_2}
 	k.f32.scores, k.f32.values = scoresF32x512, [2]walk{valuesF32x512_1, valuesF32x512_2}
 	k.f32.pack, k.bf16.pack, k.q8.pack, k.q4.pack = packF32AVX512, packBF16AVX512, packQ8AVX512, packQ4AVX512
-	k.bf16.squeezing = &squeezing{squeeze: squeezeAVX512, expand: expandAVX512, fetch: fetchLines}
+	halves, floats := squeezingBF16(squeezeAVX512), squeezingF32(splitAVX512, squeezeAVX512)
+	halves.expand, floats.expand = expandAVX512, expandFloatsAVX512
+	floats.tiles = []squeezedTile{
+		tileSqueezedF32_1, tileSqueezedF32_2, tileSqueezedF32_3, tileSqueezedF32_4, tileSqueezedF32_5, tileSqueezedF32_6,
+		tileSqueezedF32_7, tileSqueezedF32_8, tileSqueezedF32_9, tileSqueezedF32_10, tileSqueezedF32_11, tileSqueezedF32_12,
+	}
+	floats.first = tileExpandF32_12
+	k.bf16.squeezing, k.f32.squeezing = halves, floats
 	k.quantize, k.quantizeScaled = quantizeAVX512, quantizeScaledAVX512
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}

@@ -11,10 +11,22 @@ func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileBF16x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -23,10 +35,22 @@ func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileBF16x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -35,10 +59,22 @@ func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileBF16x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -47,10 +83,22 @@ func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileBF16x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -59,10 +107,22 @@ func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileBF16x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -71,10 +131,28 @@ func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc i
 func tileBF16x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileBF16x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -86,9 +164,6 @@ func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileSqueezed512_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-
-//go:noescape
 func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -96,9 +171,6 @@ func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 
 //go:noescape
 func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
-func tileSqueezed512_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -110,9 +182,6 @@ func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileSqueezed512_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-
-//go:noescape
 func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -120,9 +189,6 @@ func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 
 //go:noescape
 func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
-func tileSqueezed512_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -134,9 +200,6 @@ func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileSqueezed512_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-
-//go:noescape
 func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -144,9 +207,6 @@ func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 
 //go:noescape
 func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
-func tileSqueezed512_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -227,13 +287,16 @@ func packQ8AVX512(steps int, x *float32, ld int, to *byte) uint32
 func packQ4AVX512(steps int, x *float32, ld int, to *byte) uint32
 
 //go:noescape
-func squeezeAVX512(blocks int, panel *byte, to *byte, head *byte, missed *uint64)
+func squeezeAVX512(blocks int, pair int, panel *byte, to *byte, head *byte, missed *uint64)
 
 //go:noescape
-func fetchLines(lines int, from *byte)
+func splitAVX512(blocks int, panel *byte, to *byte)
 
 //go:noescape
 func expandAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+
+//go:noescape
+func expandFloatsAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
 
 //go:noescape
 func expandAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)

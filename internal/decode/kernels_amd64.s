@@ -238,6 +238,24 @@ DATA lowerBytes<>+56(SB)/4, $0x00ff00ff
 DATA lowerBytes<>+60(SB)/4, $0x00ff00ff
 GLOBL lowerBytes<>(SB), RODATA|NOPTR, $64
 
+DATA lowerWords<>+0(SB)/4, $0x0000ffff
+DATA lowerWords<>+4(SB)/4, $0x0000ffff
+DATA lowerWords<>+8(SB)/4, $0x0000ffff
+DATA lowerWords<>+12(SB)/4, $0x0000ffff
+DATA lowerWords<>+16(SB)/4, $0x0000ffff
+DATA lowerWords<>+20(SB)/4, $0x0000ffff
+DATA lowerWords<>+24(SB)/4, $0x0000ffff
+DATA lowerWords<>+28(SB)/4, $0x0000ffff
+DATA lowerWords<>+32(SB)/4, $0x0000ffff
+DATA lowerWords<>+36(SB)/4, $0x0000ffff
+DATA lowerWords<>+40(SB)/4, $0x0000ffff
+DATA lowerWords<>+44(SB)/4, $0x0000ffff
+DATA lowerWords<>+48(SB)/4, $0x0000ffff
+DATA lowerWords<>+52(SB)/4, $0x0000ffff
+DATA lowerWords<>+56(SB)/4, $0x0000ffff
+DATA lowerWords<>+60(SB)/4, $0x0000ffff
+GLOBL lowerWords<>(SB), RODATA|NOPTR, $64
+
 DATA magnitude<>+0(SB)/4, $0x7f7f7f7f
 DATA magnitude<>+4(SB)/4, $0x7f7f7f7f
 DATA magnitude<>+8(SB)/4, $0x7f7f7f7f
@@ -663,6 +681,228 @@ done:
 	VMOVUPS Z1, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_1(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), CX
+	MOVQ       a+8(FP), DX
+	MOVQ       c+48(FP), BX
+	MOVQ       ldc+56(FP), SI
+	PREFETCHT0 (BX)
+	PREFETCHT0 64(BX)
+	MOVQ       acc+64(FP), BX
+	TESTQ      BX, BX
+	JZ         fresh
+	MOVQ       c+48(FP), BX
+	MOVQ       ldc+56(FP), SI
+	VMOVUPS    (BX), Z0
+	VMOVUPS    64(BX), Z1
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+begin:
+	MOVQ head+32(FP), BX
+	MOVQ patches+40(FP), SI
+
+block:
+	VPBROADCASTB (BX), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (BX), DI
+	ADDQ         $0x04, BX
+	MOVL         $0x00000008, R8
+
+pair:
+	VMOVUPS    (CX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(CX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, DI
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (DX), Z2
+
+	// VDPBF16PS Z27, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z2, Z1
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x6e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xcd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(CX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, DI
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(DX), Z2
+
+	// VDPBF16PS Z27, Z2, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z2, Z1
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x6e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xce
+	ADDQ    $0x00000008, DX
+	ADDQ    $0x000000c0, CX
+	SHRL    $0x02, DI
+	DECL    R8
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (SI), Z27, Z27
+	VPXORD 64(SI), Z29, Z29
+	ADDQ   $0x00000080, SI
+	JMP    right0
+
+patch1:
+	VPXORD (SI), Z27, Z27
+	VPXORD 64(SI), Z30, Z30
+	ADDQ   $0x00000080, SI
+	JMP    right1
+
+// func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_1(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), CX
+	MOVQ       a+8(FP), DX
+	MOVQ       c+48(FP), BX
+	MOVQ       ldc+56(FP), SI
+	PREFETCHT0 (BX)
+	PREFETCHT0 64(BX)
+	MOVQ       acc+64(FP), BX
+	TESTQ      BX, BX
+	JZ         fresh
+	MOVQ       c+48(FP), BX
+	MOVQ       ldc+56(FP), SI
+	VMOVUPS    (BX), Z0
+	VMOVUPS    64(BX), Z1
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+begin:
+	MOVQ head+32(FP), BX
+	MOVQ patches+40(FP), SI
+
+block:
+	VPBROADCASTB (BX), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (BX), DI
+	ADDQ         $0x04, BX
+	MOVL         $0x00000008, R8
+
+pair:
+	VMOVUPS    (CX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(CX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, DI
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(CX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (DX), Z2
+	VFMADD231PS  Z26, Z2, Z0
+	VFMADD231PS  Z27, Z2, Z1
+	VMOVUPS      256(CX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(DX), Z2
+	VFMADD231PS  Z26, Z2, Z0
+	VFMADD231PS  Z29, Z2, Z1
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(CX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, DI
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(CX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(DX), Z2
+	VFMADD231PS  Z26, Z2, Z0
+	VFMADD231PS  Z27, Z2, Z1
+	VMOVUPS      384(CX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(DX), Z2
+	VFMADD231PS  Z26, Z2, Z0
+	VFMADD231PS  Z30, Z2, Z1
+	ADDQ         $0x00000010, DX
+	ADDQ         $0x000001c0, CX
+	SHRL         $0x02, DI
+	DECL         R8
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (SI), Z27, Z27
+	VPXORD 64(SI), Z29, Z29
+	ADDQ   $0x00000080, SI
+	JMP    right0
+
+patch1:
+	VPXORD (SI), Z27, Z27
+	VPXORD 64(SI), Z30, Z30
+	ADDQ   $0x00000080, SI
+	JMP    right1
 
 // func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -1219,6 +1459,299 @@ done:
 	VMOVUPS Z3, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_2(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	MOVQ       acc+64(FP), SI
+	TESTQ      SI, SI
+	JZ         fresh
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z2
+	VMOVUPS    64(SI), Z3
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+begin:
+	MOVQ head+32(FP), SI
+	MOVQ patches+40(FP), DI
+
+block:
+	VPBROADCASTB (SI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (SI), R8
+	ADDQ         $0x04, SI
+	MOVL         $0x00000008, R9
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R8
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z4
+
+	// VDPBF16PS Z27, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z5
+
+	// VDPBF16PS Z27, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z5, Z3
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x56
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xdd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R8
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z4
+
+	// VDPBF16PS Z27, Z4, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z4, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z5
+
+	// VDPBF16PS Z27, Z5, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z5, Z3
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x56
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xde
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R8
+	DECL    R9
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z29, Z29
+	ADDQ   $0x00000080, DI
+	JMP    right0
+
+patch1:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z30, Z30
+	ADDQ   $0x00000080, DI
+	JMP    right1
+
+// func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_2(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	MOVQ       acc+64(FP), SI
+	TESTQ      SI, SI
+	JZ         fresh
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z2
+	VMOVUPS    64(SI), Z3
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+begin:
+	MOVQ head+32(FP), SI
+	MOVQ patches+40(FP), DI
+
+block:
+	VPBROADCASTB (SI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (SI), R8
+	ADDQ         $0x04, SI
+	MOVL         $0x00000008, R9
+
+pair:
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R8
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z4
+	VFMADD231PS  Z26, Z4, Z0
+	VFMADD231PS  Z27, Z4, Z1
+	VBROADCASTSS (BX)(CX*1), Z5
+	VFMADD231PS  Z26, Z5, Z2
+	VFMADD231PS  Z27, Z5, Z3
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z4
+	VFMADD231PS  Z26, Z4, Z0
+	VFMADD231PS  Z29, Z4, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z5
+	VFMADD231PS  Z26, Z5, Z2
+	VFMADD231PS  Z29, Z5, Z3
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R8
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z4
+	VFMADD231PS  Z26, Z4, Z0
+	VFMADD231PS  Z27, Z4, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z5
+	VFMADD231PS  Z26, Z5, Z2
+	VFMADD231PS  Z27, Z5, Z3
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z4
+	VFMADD231PS  Z26, Z4, Z0
+	VFMADD231PS  Z30, Z4, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z5
+	VFMADD231PS  Z26, Z5, Z2
+	VFMADD231PS  Z30, Z5, Z3
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R8
+	DECL         R9
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z29, Z29
+	ADDQ   $0x00000080, DI
+	JMP    right0
+
+patch1:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z30, Z30
+	ADDQ   $0x00000080, DI
+	JMP    right1
 
 // func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -1977,6 +2510,367 @@ done:
 	VMOVUPS Z5, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_3(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	MOVQ       acc+64(FP), SI
+	TESTQ      SI, SI
+	JZ         fresh
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z2
+	VMOVUPS    64(SI), Z3
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z4
+	VMOVUPS    64(SI), Z5
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+begin:
+	MOVQ head+32(FP), SI
+	MOVQ patches+40(FP), DI
+
+block:
+	VPBROADCASTB (SI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (SI), R8
+	ADDQ         $0x04, SI
+	MOVL         $0x00000008, R9
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R8
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z6
+
+	// VDPBF16PS Z27, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z7
+
+	// VDPBF16PS Z27, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z8
+
+	// VDPBF16PS Z27, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z8, Z5
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x3e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xed
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R8
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z6
+
+	// VDPBF16PS Z27, Z6, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z6, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z7
+
+	// VDPBF16PS Z27, Z7, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z7, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z8
+
+	// VDPBF16PS Z27, Z8, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z8, Z5
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x3e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xee
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R8
+	DECL    R9
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z29, Z29
+	ADDQ   $0x00000080, DI
+	JMP    right0
+
+patch1:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z30, Z30
+	ADDQ   $0x00000080, DI
+	JMP    right1
+
+// func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_3(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	MOVQ       acc+64(FP), SI
+	TESTQ      SI, SI
+	JZ         fresh
+	MOVQ       c+48(FP), SI
+	MOVQ       ldc+56(FP), DI
+	VMOVUPS    (SI), Z0
+	VMOVUPS    64(SI), Z1
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z2
+	VMOVUPS    64(SI), Z3
+	ADDQ       DI, SI
+	VMOVUPS    (SI), Z4
+	VMOVUPS    64(SI), Z5
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+begin:
+	MOVQ head+32(FP), SI
+	MOVQ patches+40(FP), DI
+
+block:
+	VPBROADCASTB (SI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (SI), R8
+	ADDQ         $0x04, SI
+	MOVL         $0x00000008, R9
+
+pair:
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R8
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z6
+	VFMADD231PS  Z26, Z6, Z0
+	VFMADD231PS  Z27, Z6, Z1
+	VBROADCASTSS (BX)(CX*1), Z7
+	VFMADD231PS  Z26, Z7, Z2
+	VFMADD231PS  Z27, Z7, Z3
+	VBROADCASTSS (BX)(CX*2), Z8
+	VFMADD231PS  Z26, Z8, Z4
+	VFMADD231PS  Z27, Z8, Z5
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z6
+	VFMADD231PS  Z26, Z6, Z0
+	VFMADD231PS  Z29, Z6, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z7
+	VFMADD231PS  Z26, Z7, Z2
+	VFMADD231PS  Z29, Z7, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z8
+	VFMADD231PS  Z26, Z8, Z4
+	VFMADD231PS  Z29, Z8, Z5
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R8
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z6
+	VFMADD231PS  Z26, Z6, Z0
+	VFMADD231PS  Z27, Z6, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z7
+	VFMADD231PS  Z26, Z7, Z2
+	VFMADD231PS  Z27, Z7, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z8
+	VFMADD231PS  Z26, Z8, Z4
+	VFMADD231PS  Z27, Z8, Z5
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z6
+	VFMADD231PS  Z26, Z6, Z0
+	VFMADD231PS  Z30, Z6, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z7
+	VFMADD231PS  Z26, Z7, Z2
+	VFMADD231PS  Z30, Z7, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z8
+	VFMADD231PS  Z26, Z8, Z4
+	VFMADD231PS  Z30, Z8, Z5
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R8
+	DECL         R9
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z29, Z29
+	ADDQ   $0x00000080, DI
+	JMP    right0
+
+patch1:
+	VPXORD (DI), Z27, Z27
+	VPXORD 64(DI), Z30, Z30
+	ADDQ   $0x00000080, DI
+	JMP    right1
 
 // func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -2946,6 +3840,448 @@ done:
 	VZEROUPPER
 	RET
 
+// func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_4(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+begin:
+	MOVQ head+32(FP), DI
+	MOVQ patches+40(FP), R8
+
+block:
+	VPBROADCASTB (DI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	MOVL         $0x00000008, R10
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R9
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z8
+
+	// VDPBF16PS Z27, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z9
+
+	// VDPBF16PS Z27, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z10
+
+	// VDPBF16PS Z27, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z11
+
+	// VDPBF16PS Z27, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z11, Z7
+	BYTE       $0x62
+	BYTE       $0x92
+	BYTE       $0x26
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xfd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R9
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z8
+
+	// VDPBF16PS Z27, Z8, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z9
+
+	// VDPBF16PS Z27, Z9, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z9, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z10
+
+	// VDPBF16PS Z27, Z10, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z10, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z11
+
+	// VDPBF16PS Z27, Z11, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z11, Z7
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x26
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xfe
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R9
+	DECL    R10
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z29, Z29
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z30, Z30
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
+// func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_4(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+begin:
+	MOVQ head+32(FP), DI
+	MOVQ patches+40(FP), R8
+
+block:
+	VPBROADCASTB (DI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	MOVL         $0x00000008, R10
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R9
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z8
+	VFMADD231PS  Z26, Z8, Z0
+	VFMADD231PS  Z27, Z8, Z1
+	VBROADCASTSS (BX)(CX*1), Z9
+	VFMADD231PS  Z26, Z9, Z2
+	VFMADD231PS  Z27, Z9, Z3
+	VBROADCASTSS (BX)(CX*2), Z10
+	VFMADD231PS  Z26, Z10, Z4
+	VFMADD231PS  Z27, Z10, Z5
+	VBROADCASTSS (SI), Z11
+	VFMADD231PS  Z26, Z11, Z6
+	VFMADD231PS  Z27, Z11, Z7
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z8
+	VFMADD231PS  Z26, Z8, Z0
+	VFMADD231PS  Z29, Z8, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z9
+	VFMADD231PS  Z26, Z9, Z2
+	VFMADD231PS  Z29, Z9, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z10
+	VFMADD231PS  Z26, Z10, Z4
+	VFMADD231PS  Z29, Z10, Z5
+	VBROADCASTSS 4(SI), Z11
+	VFMADD231PS  Z26, Z11, Z6
+	VFMADD231PS  Z29, Z11, Z7
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R9
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z8
+	VFMADD231PS  Z26, Z8, Z0
+	VFMADD231PS  Z27, Z8, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z9
+	VFMADD231PS  Z26, Z9, Z2
+	VFMADD231PS  Z27, Z9, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z10
+	VFMADD231PS  Z26, Z10, Z4
+	VFMADD231PS  Z27, Z10, Z5
+	VBROADCASTSS 8(SI), Z11
+	VFMADD231PS  Z26, Z11, Z6
+	VFMADD231PS  Z27, Z11, Z7
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z8
+	VFMADD231PS  Z26, Z8, Z0
+	VFMADD231PS  Z30, Z8, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z9
+	VFMADD231PS  Z26, Z9, Z2
+	VFMADD231PS  Z30, Z9, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z10
+	VFMADD231PS  Z26, Z10, Z4
+	VFMADD231PS  Z30, Z10, Z5
+	VBROADCASTSS 12(SI), Z11
+	VFMADD231PS  Z26, Z11, Z6
+	VFMADD231PS  Z30, Z11, Z7
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R9
+	DECL         R10
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z29, Z29
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z30, Z30
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
 // func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tileF32x512_5(SB), NOSPLIT, $0-56
@@ -3683,6 +5019,516 @@ done:
 	VMOVUPS Z9, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_5(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z8
+	VMOVUPS    64(DI), Z9
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+begin:
+	MOVQ head+32(FP), DI
+	MOVQ patches+40(FP), R8
+
+block:
+	VPBROADCASTB (DI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	MOVL         $0x00000008, R10
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R9
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z10
+
+	// VDPBF16PS Z27, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z11
+
+	// VDPBF16PS Z27, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z12
+
+	// VDPBF16PS Z27, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z13
+
+	// VDPBF16PS Z27, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z14
+
+	// VDPBF16PS Z27, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z14, Z9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x0e
+	BYTE       $0x48
+	BYTE       $0x52
+	BYTE       $0xcd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R9
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z10
+
+	// VDPBF16PS Z27, Z10, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z11
+
+	// VDPBF16PS Z27, Z11, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x26
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z11, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z12
+
+	// VDPBF16PS Z27, Z12, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z12, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z13
+
+	// VDPBF16PS Z27, Z13, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z13, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z14
+
+	// VDPBF16PS Z27, Z14, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z14, Z9
+	BYTE    $0x62
+	BYTE    $0x12
+	BYTE    $0x0e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xce
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R9
+	DECL    R10
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z29, Z29
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z30, Z30
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
+// func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_5(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z8
+	VMOVUPS    64(DI), Z9
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+begin:
+	MOVQ head+32(FP), DI
+	MOVQ patches+40(FP), R8
+
+block:
+	VPBROADCASTB (DI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	MOVL         $0x00000008, R10
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R9
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z26, Z10, Z0
+	VFMADD231PS  Z27, Z10, Z1
+	VBROADCASTSS (BX)(CX*1), Z11
+	VFMADD231PS  Z26, Z11, Z2
+	VFMADD231PS  Z27, Z11, Z3
+	VBROADCASTSS (BX)(CX*2), Z12
+	VFMADD231PS  Z26, Z12, Z4
+	VFMADD231PS  Z27, Z12, Z5
+	VBROADCASTSS (SI), Z13
+	VFMADD231PS  Z26, Z13, Z6
+	VFMADD231PS  Z27, Z13, Z7
+	VBROADCASTSS (SI)(CX*1), Z14
+	VFMADD231PS  Z26, Z14, Z8
+	VFMADD231PS  Z27, Z14, Z9
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z10
+	VFMADD231PS  Z26, Z10, Z0
+	VFMADD231PS  Z29, Z10, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z11
+	VFMADD231PS  Z26, Z11, Z2
+	VFMADD231PS  Z29, Z11, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z12
+	VFMADD231PS  Z26, Z12, Z4
+	VFMADD231PS  Z29, Z12, Z5
+	VBROADCASTSS 4(SI), Z13
+	VFMADD231PS  Z26, Z13, Z6
+	VFMADD231PS  Z29, Z13, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z14
+	VFMADD231PS  Z26, Z14, Z8
+	VFMADD231PS  Z29, Z14, Z9
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R9
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z10
+	VFMADD231PS  Z26, Z10, Z0
+	VFMADD231PS  Z27, Z10, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z11
+	VFMADD231PS  Z26, Z11, Z2
+	VFMADD231PS  Z27, Z11, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z12
+	VFMADD231PS  Z26, Z12, Z4
+	VFMADD231PS  Z27, Z12, Z5
+	VBROADCASTSS 8(SI), Z13
+	VFMADD231PS  Z26, Z13, Z6
+	VFMADD231PS  Z27, Z13, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z14
+	VFMADD231PS  Z26, Z14, Z8
+	VFMADD231PS  Z27, Z14, Z9
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z10
+	VFMADD231PS  Z26, Z10, Z0
+	VFMADD231PS  Z30, Z10, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z11
+	VFMADD231PS  Z26, Z11, Z2
+	VFMADD231PS  Z30, Z11, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z12
+	VFMADD231PS  Z26, Z12, Z4
+	VFMADD231PS  Z30, Z12, Z5
+	VBROADCASTSS 12(SI), Z13
+	VFMADD231PS  Z26, Z13, Z6
+	VFMADD231PS  Z30, Z13, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z14
+	VFMADD231PS  Z26, Z14, Z8
+	VFMADD231PS  Z30, Z14, Z9
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R9
+	DECL         R10
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z29, Z29
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z30, Z30
+	ADDQ   $0x00000080, R8
+	JMP    right1
 
 // func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -4543,6 +6389,584 @@ done:
 	VMOVUPS Z11, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_6(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z8
+	VMOVUPS    64(DI), Z9
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z10
+	VMOVUPS    64(DI), Z11
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+
+begin:
+	MOVQ head+32(FP), DI
+	MOVQ patches+40(FP), R8
+
+block:
+	VPBROADCASTB (DI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	MOVL         $0x00000008, R10
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R9
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z12
+
+	// VDPBF16PS Z27, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z13
+
+	// VDPBF16PS Z27, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z14
+
+	// VDPBF16PS Z27, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z15
+
+	// VDPBF16PS Z27, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z16
+
+	// VDPBF16PS Z27, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z17
+
+	// VDPBF16PS Z27, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z17, Z11
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xdd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R9
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z12
+
+	// VDPBF16PS Z27, Z12, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x1e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z13
+
+	// VDPBF16PS Z27, Z13, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x16
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z13, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z14
+
+	// VDPBF16PS Z27, Z14, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z14, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z15
+
+	// VDPBF16PS Z27, Z15, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z15, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z16
+
+	// VDPBF16PS Z27, Z16, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z16, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z17
+
+	// VDPBF16PS Z27, Z17, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z17, Z11
+	BYTE    $0x62
+	BYTE    $0x12
+	BYTE    $0x76
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xde
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R9
+	DECL    R10
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z29, Z29
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z30, Z30
+	ADDQ   $0x00000080, R8
+	JMP    right1
+
+// func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_6(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	MOVQ       acc+64(FP), DI
+	TESTQ      DI, DI
+	JZ         fresh
+	MOVQ       c+48(FP), DI
+	MOVQ       ldc+56(FP), R8
+	VMOVUPS    (DI), Z0
+	VMOVUPS    64(DI), Z1
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z2
+	VMOVUPS    64(DI), Z3
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z4
+	VMOVUPS    64(DI), Z5
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z6
+	VMOVUPS    64(DI), Z7
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z8
+	VMOVUPS    64(DI), Z9
+	ADDQ       R8, DI
+	VMOVUPS    (DI), Z10
+	VMOVUPS    64(DI), Z11
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+
+begin:
+	MOVQ head+32(FP), DI
+	MOVQ patches+40(FP), R8
+
+block:
+	VPBROADCASTB (DI), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (DI), R9
+	ADDQ         $0x04, DI
+	MOVL         $0x00000008, R10
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R9
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VFMADD231PS  Z27, Z12, Z1
+	VBROADCASTSS (BX)(CX*1), Z13
+	VFMADD231PS  Z26, Z13, Z2
+	VFMADD231PS  Z27, Z13, Z3
+	VBROADCASTSS (BX)(CX*2), Z14
+	VFMADD231PS  Z26, Z14, Z4
+	VFMADD231PS  Z27, Z14, Z5
+	VBROADCASTSS (SI), Z15
+	VFMADD231PS  Z26, Z15, Z6
+	VFMADD231PS  Z27, Z15, Z7
+	VBROADCASTSS (SI)(CX*1), Z16
+	VFMADD231PS  Z26, Z16, Z8
+	VFMADD231PS  Z27, Z16, Z9
+	VBROADCASTSS (SI)(CX*2), Z17
+	VFMADD231PS  Z26, Z17, Z10
+	VFMADD231PS  Z27, Z17, Z11
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VFMADD231PS  Z29, Z12, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z13
+	VFMADD231PS  Z26, Z13, Z2
+	VFMADD231PS  Z29, Z13, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z14
+	VFMADD231PS  Z26, Z14, Z4
+	VFMADD231PS  Z29, Z14, Z5
+	VBROADCASTSS 4(SI), Z15
+	VFMADD231PS  Z26, Z15, Z6
+	VFMADD231PS  Z29, Z15, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z16
+	VFMADD231PS  Z26, Z16, Z8
+	VFMADD231PS  Z29, Z16, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z17
+	VFMADD231PS  Z26, Z17, Z10
+	VFMADD231PS  Z29, Z17, Z11
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R9
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VFMADD231PS  Z27, Z12, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z13
+	VFMADD231PS  Z26, Z13, Z2
+	VFMADD231PS  Z27, Z13, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z14
+	VFMADD231PS  Z26, Z14, Z4
+	VFMADD231PS  Z27, Z14, Z5
+	VBROADCASTSS 8(SI), Z15
+	VFMADD231PS  Z26, Z15, Z6
+	VFMADD231PS  Z27, Z15, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z16
+	VFMADD231PS  Z26, Z16, Z8
+	VFMADD231PS  Z27, Z16, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z17
+	VFMADD231PS  Z26, Z17, Z10
+	VFMADD231PS  Z27, Z17, Z11
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VFMADD231PS  Z30, Z12, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z13
+	VFMADD231PS  Z26, Z13, Z2
+	VFMADD231PS  Z30, Z13, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z14
+	VFMADD231PS  Z26, Z14, Z4
+	VFMADD231PS  Z30, Z14, Z5
+	VBROADCASTSS 12(SI), Z15
+	VFMADD231PS  Z26, Z15, Z6
+	VFMADD231PS  Z30, Z15, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z16
+	VFMADD231PS  Z26, Z16, Z8
+	VFMADD231PS  Z30, Z16, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z17
+	VFMADD231PS  Z26, Z17, Z10
+	VFMADD231PS  Z30, Z17, Z11
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R9
+	DECL         R10
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z29, Z29
+	ADDQ   $0x00000080, R8
+	JMP    right0
+
+patch1:
+	VPXORD (R8), Z27, Z27
+	VPXORD 64(R8), Z30, Z30
+	ADDQ   $0x00000080, R8
+	JMP    right1
 
 // func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -5517,6 +7941,658 @@ done:
 	VMOVUPS Z13, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_7(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	MOVQ       acc+64(FP), R8
+	TESTQ      R8, R8
+	JZ         fresh
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	VMOVUPS    (R8), Z0
+	VMOVUPS    64(R8), Z1
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z2
+	VMOVUPS    64(R8), Z3
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z4
+	VMOVUPS    64(R8), Z5
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z8
+	VMOVUPS    64(R8), Z9
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z10
+	VMOVUPS    64(R8), Z11
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z12
+	VMOVUPS    64(R8), Z13
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+begin:
+	MOVQ head+32(FP), R8
+	MOVQ patches+40(FP), R9
+
+block:
+	VPBROADCASTB (R8), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R8), R10
+	ADDQ         $0x04, R8
+	MOVL         $0x00000008, R11
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R10
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z14
+
+	// VDPBF16PS Z27, Z14, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z14, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z15
+
+	// VDPBF16PS Z27, Z15, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z15, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z16
+
+	// VDPBF16PS Z27, Z16, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z16, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z17
+
+	// VDPBF16PS Z27, Z17, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z18
+
+	// VDPBF16PS Z27, Z18, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x6e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z18, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x6e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z19
+
+	// VDPBF16PS Z27, Z19, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x66
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z19, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x66
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z20
+
+	// VDPBF16PS Z27, Z20, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z20, Z13
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x5e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xed
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R10
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z14
+
+	// VDPBF16PS Z27, Z14, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x0e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z14, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z15
+
+	// VDPBF16PS Z27, Z15, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z15, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x06
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z16
+
+	// VDPBF16PS Z27, Z16, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z16, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z17
+
+	// VDPBF16PS Z27, Z17, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z18
+
+	// VDPBF16PS Z27, Z18, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x6e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z18, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x6e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z19
+
+	// VDPBF16PS Z27, Z19, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x66
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z19, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x66
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z20
+
+	// VDPBF16PS Z27, Z20, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z20, Z13
+	BYTE    $0x62
+	BYTE    $0x12
+	BYTE    $0x5e
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xee
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R10
+	DECL    R11
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z29, Z29
+	ADDQ   $0x00000080, R9
+	JMP    right0
+
+patch1:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z30, Z30
+	ADDQ   $0x00000080, R9
+	JMP    right1
+
+// func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_7(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	MOVQ       acc+64(FP), R8
+	TESTQ      R8, R8
+	JZ         fresh
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	VMOVUPS    (R8), Z0
+	VMOVUPS    64(R8), Z1
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z2
+	VMOVUPS    64(R8), Z3
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z4
+	VMOVUPS    64(R8), Z5
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z8
+	VMOVUPS    64(R8), Z9
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z10
+	VMOVUPS    64(R8), Z11
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z12
+	VMOVUPS    64(R8), Z13
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+begin:
+	MOVQ head+32(FP), R8
+	MOVQ patches+40(FP), R9
+
+block:
+	VPBROADCASTB (R8), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R8), R10
+	ADDQ         $0x04, R8
+	MOVL         $0x00000008, R11
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R10
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z14
+	VFMADD231PS  Z26, Z14, Z0
+	VFMADD231PS  Z27, Z14, Z1
+	VBROADCASTSS (BX)(CX*1), Z15
+	VFMADD231PS  Z26, Z15, Z2
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS (BX)(CX*2), Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VFMADD231PS  Z27, Z16, Z5
+	VBROADCASTSS (SI), Z17
+	VFMADD231PS  Z26, Z17, Z6
+	VFMADD231PS  Z27, Z17, Z7
+	VBROADCASTSS (SI)(CX*1), Z18
+	VFMADD231PS  Z26, Z18, Z8
+	VFMADD231PS  Z27, Z18, Z9
+	VBROADCASTSS (SI)(CX*2), Z19
+	VFMADD231PS  Z26, Z19, Z10
+	VFMADD231PS  Z27, Z19, Z11
+	VBROADCASTSS (DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z27, Z20, Z13
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z14
+	VFMADD231PS  Z26, Z14, Z0
+	VFMADD231PS  Z29, Z14, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z15
+	VFMADD231PS  Z26, Z15, Z2
+	VFMADD231PS  Z29, Z15, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VFMADD231PS  Z29, Z16, Z5
+	VBROADCASTSS 4(SI), Z17
+	VFMADD231PS  Z26, Z17, Z6
+	VFMADD231PS  Z29, Z17, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z18
+	VFMADD231PS  Z26, Z18, Z8
+	VFMADD231PS  Z29, Z18, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z19
+	VFMADD231PS  Z26, Z19, Z10
+	VFMADD231PS  Z29, Z19, Z11
+	VBROADCASTSS 4(DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z29, Z20, Z13
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R10
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z14
+	VFMADD231PS  Z26, Z14, Z0
+	VFMADD231PS  Z27, Z14, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z15
+	VFMADD231PS  Z26, Z15, Z2
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VFMADD231PS  Z27, Z16, Z5
+	VBROADCASTSS 8(SI), Z17
+	VFMADD231PS  Z26, Z17, Z6
+	VFMADD231PS  Z27, Z17, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z18
+	VFMADD231PS  Z26, Z18, Z8
+	VFMADD231PS  Z27, Z18, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z19
+	VFMADD231PS  Z26, Z19, Z10
+	VFMADD231PS  Z27, Z19, Z11
+	VBROADCASTSS 8(DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z27, Z20, Z13
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z14
+	VFMADD231PS  Z26, Z14, Z0
+	VFMADD231PS  Z30, Z14, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z15
+	VFMADD231PS  Z26, Z15, Z2
+	VFMADD231PS  Z30, Z15, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VFMADD231PS  Z30, Z16, Z5
+	VBROADCASTSS 12(SI), Z17
+	VFMADD231PS  Z26, Z17, Z6
+	VFMADD231PS  Z30, Z17, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z18
+	VFMADD231PS  Z26, Z18, Z8
+	VFMADD231PS  Z30, Z18, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z19
+	VFMADD231PS  Z26, Z19, Z10
+	VFMADD231PS  Z30, Z19, Z11
+	VBROADCASTSS 12(DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z30, Z20, Z13
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R10
+	DECL         R11
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z29, Z29
+	ADDQ   $0x00000080, R9
+	JMP    right0
+
+patch1:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z30, Z30
+	ADDQ   $0x00000080, R9
+	JMP    right1
 
 // func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -6613,6 +9689,726 @@ done:
 	VMOVUPS Z15, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_8(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	MOVQ       acc+64(FP), R8
+	TESTQ      R8, R8
+	JZ         fresh
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	VMOVUPS    (R8), Z0
+	VMOVUPS    64(R8), Z1
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z2
+	VMOVUPS    64(R8), Z3
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z4
+	VMOVUPS    64(R8), Z5
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z8
+	VMOVUPS    64(R8), Z9
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z10
+	VMOVUPS    64(R8), Z11
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z12
+	VMOVUPS    64(R8), Z13
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z14
+	VMOVUPS    64(R8), Z15
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+
+begin:
+	MOVQ head+32(FP), R8
+	MOVQ patches+40(FP), R9
+
+block:
+	VPBROADCASTB (R8), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R8), R10
+	ADDQ         $0x04, R8
+	MOVL         $0x00000008, R11
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R10
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z16
+
+	// VDPBF16PS Z27, Z16, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z16, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z17
+
+	// VDPBF16PS Z27, Z17, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z18
+
+	// VDPBF16PS Z27, Z18, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z18, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x6e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z19
+
+	// VDPBF16PS Z27, Z19, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x66
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z19, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x66
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z20
+
+	// VDPBF16PS Z27, Z20, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z20, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z21
+
+	// VDPBF16PS Z27, Z21, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z21, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z22
+
+	// VDPBF16PS Z27, Z22, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z22, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (DI)(CX*1), Z23
+
+	// VDPBF16PS Z27, Z23, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z23, Z15
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x46
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R10
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z16
+
+	// VDPBF16PS Z27, Z16, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z16, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x7e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z17
+
+	// VDPBF16PS Z27, Z17, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z18
+
+	// VDPBF16PS Z27, Z18, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z18, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x6e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z19
+
+	// VDPBF16PS Z27, Z19, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x66
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z19, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x66
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z20
+
+	// VDPBF16PS Z27, Z20, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z20, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z21
+
+	// VDPBF16PS Z27, Z21, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z21, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z22
+
+	// VDPBF16PS Z27, Z22, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z22, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(DI)(CX*1), Z23
+
+	// VDPBF16PS Z27, Z23, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z23, Z15
+	BYTE    $0x62
+	BYTE    $0x12
+	BYTE    $0x46
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xfe
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R10
+	DECL    R11
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z29, Z29
+	ADDQ   $0x00000080, R9
+	JMP    right0
+
+patch1:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z30, Z30
+	ADDQ   $0x00000080, R9
+	JMP    right1
+
+// func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_8(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	MOVQ       acc+64(FP), R8
+	TESTQ      R8, R8
+	JZ         fresh
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	VMOVUPS    (R8), Z0
+	VMOVUPS    64(R8), Z1
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z2
+	VMOVUPS    64(R8), Z3
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z4
+	VMOVUPS    64(R8), Z5
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z8
+	VMOVUPS    64(R8), Z9
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z10
+	VMOVUPS    64(R8), Z11
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z12
+	VMOVUPS    64(R8), Z13
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z14
+	VMOVUPS    64(R8), Z15
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+
+begin:
+	MOVQ head+32(FP), R8
+	MOVQ patches+40(FP), R9
+
+block:
+	VPBROADCASTB (R8), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R8), R10
+	ADDQ         $0x04, R8
+	MOVL         $0x00000008, R11
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R10
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z16
+	VFMADD231PS  Z26, Z16, Z0
+	VFMADD231PS  Z27, Z16, Z1
+	VBROADCASTSS (BX)(CX*1), Z17
+	VFMADD231PS  Z26, Z17, Z2
+	VFMADD231PS  Z27, Z17, Z3
+	VBROADCASTSS (BX)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z4
+	VFMADD231PS  Z27, Z18, Z5
+	VBROADCASTSS (SI), Z19
+	VFMADD231PS  Z26, Z19, Z6
+	VFMADD231PS  Z27, Z19, Z7
+	VBROADCASTSS (SI)(CX*1), Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VFMADD231PS  Z27, Z20, Z9
+	VBROADCASTSS (SI)(CX*2), Z21
+	VFMADD231PS  Z26, Z21, Z10
+	VFMADD231PS  Z27, Z21, Z11
+	VBROADCASTSS (DI), Z22
+	VFMADD231PS  Z26, Z22, Z12
+	VFMADD231PS  Z27, Z22, Z13
+	VBROADCASTSS (DI)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z14
+	VFMADD231PS  Z27, Z23, Z15
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z16
+	VFMADD231PS  Z26, Z16, Z0
+	VFMADD231PS  Z29, Z16, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z17
+	VFMADD231PS  Z26, Z17, Z2
+	VFMADD231PS  Z29, Z17, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z4
+	VFMADD231PS  Z29, Z18, Z5
+	VBROADCASTSS 4(SI), Z19
+	VFMADD231PS  Z26, Z19, Z6
+	VFMADD231PS  Z29, Z19, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VFMADD231PS  Z29, Z20, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z21
+	VFMADD231PS  Z26, Z21, Z10
+	VFMADD231PS  Z29, Z21, Z11
+	VBROADCASTSS 4(DI), Z22
+	VFMADD231PS  Z26, Z22, Z12
+	VFMADD231PS  Z29, Z22, Z13
+	VBROADCASTSS 4(DI)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z14
+	VFMADD231PS  Z29, Z23, Z15
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R10
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z16
+	VFMADD231PS  Z26, Z16, Z0
+	VFMADD231PS  Z27, Z16, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z17
+	VFMADD231PS  Z26, Z17, Z2
+	VFMADD231PS  Z27, Z17, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z4
+	VFMADD231PS  Z27, Z18, Z5
+	VBROADCASTSS 8(SI), Z19
+	VFMADD231PS  Z26, Z19, Z6
+	VFMADD231PS  Z27, Z19, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VFMADD231PS  Z27, Z20, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z21
+	VFMADD231PS  Z26, Z21, Z10
+	VFMADD231PS  Z27, Z21, Z11
+	VBROADCASTSS 8(DI), Z22
+	VFMADD231PS  Z26, Z22, Z12
+	VFMADD231PS  Z27, Z22, Z13
+	VBROADCASTSS 8(DI)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z14
+	VFMADD231PS  Z27, Z23, Z15
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z16
+	VFMADD231PS  Z26, Z16, Z0
+	VFMADD231PS  Z30, Z16, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z17
+	VFMADD231PS  Z26, Z17, Z2
+	VFMADD231PS  Z30, Z17, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z4
+	VFMADD231PS  Z30, Z18, Z5
+	VBROADCASTSS 12(SI), Z19
+	VFMADD231PS  Z26, Z19, Z6
+	VFMADD231PS  Z30, Z19, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VFMADD231PS  Z30, Z20, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z21
+	VFMADD231PS  Z26, Z21, Z10
+	VFMADD231PS  Z30, Z21, Z11
+	VBROADCASTSS 12(DI), Z22
+	VFMADD231PS  Z26, Z22, Z12
+	VFMADD231PS  Z30, Z22, Z13
+	VBROADCASTSS 12(DI)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z14
+	VFMADD231PS  Z30, Z23, Z15
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R10
+	DECL         R11
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z29, Z29
+	ADDQ   $0x00000080, R9
+	JMP    right0
+
+patch1:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z30, Z30
+	ADDQ   $0x00000080, R9
+	JMP    right1
 
 // func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -7831,6 +11627,794 @@ done:
 	VMOVUPS Z17, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_9(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	MOVQ       acc+64(FP), R8
+	TESTQ      R8, R8
+	JZ         fresh
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	VMOVUPS    (R8), Z0
+	VMOVUPS    64(R8), Z1
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z2
+	VMOVUPS    64(R8), Z3
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z4
+	VMOVUPS    64(R8), Z5
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z8
+	VMOVUPS    64(R8), Z9
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z10
+	VMOVUPS    64(R8), Z11
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z12
+	VMOVUPS    64(R8), Z13
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z14
+	VMOVUPS    64(R8), Z15
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z16
+	VMOVUPS    64(R8), Z17
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+
+begin:
+	MOVQ head+32(FP), R8
+	MOVQ patches+40(FP), R9
+
+block:
+	VPBROADCASTB (R8), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R8), R10
+	ADDQ         $0x04, R8
+	MOVL         $0x00000008, R11
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R10
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z18
+
+	// VDPBF16PS Z27, Z18, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z18, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x6e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z19
+
+	// VDPBF16PS Z27, Z19, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x66
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z19, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x66
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z20
+
+	// VDPBF16PS Z27, Z20, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z20, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z21
+
+	// VDPBF16PS Z27, Z21, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z21, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z22
+
+	// VDPBF16PS Z27, Z22, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z22, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z23
+
+	// VDPBF16PS Z27, Z23, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z23, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z24
+
+	// VDPBF16PS Z27, Z24, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z24, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (DI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z25, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (DI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z26, Z17
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xcd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R10
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z18
+
+	// VDPBF16PS Z27, Z18, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x6e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z18, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x6e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z19
+
+	// VDPBF16PS Z27, Z19, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x66
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z19, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x66
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z20
+
+	// VDPBF16PS Z27, Z20, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z20, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z21
+
+	// VDPBF16PS Z27, Z21, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z21, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z22
+
+	// VDPBF16PS Z27, Z22, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z22, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z23
+
+	// VDPBF16PS Z27, Z23, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z23, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z24
+
+	// VDPBF16PS Z27, Z24, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z24, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(DI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z25, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(DI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z26, Z17
+	BYTE    $0x62
+	BYTE    $0x82
+	BYTE    $0x2e
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xce
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R10
+	DECL    R11
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z29, Z29
+	ADDQ   $0x00000080, R9
+	JMP    right0
+
+patch1:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z30, Z30
+	ADDQ   $0x00000080, R9
+	JMP    right1
+
+// func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_9(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	MOVQ       acc+64(FP), R8
+	TESTQ      R8, R8
+	JZ         fresh
+	MOVQ       c+48(FP), R8
+	MOVQ       ldc+56(FP), R9
+	VMOVUPS    (R8), Z0
+	VMOVUPS    64(R8), Z1
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z2
+	VMOVUPS    64(R8), Z3
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z4
+	VMOVUPS    64(R8), Z5
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z6
+	VMOVUPS    64(R8), Z7
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z8
+	VMOVUPS    64(R8), Z9
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z10
+	VMOVUPS    64(R8), Z11
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z12
+	VMOVUPS    64(R8), Z13
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z14
+	VMOVUPS    64(R8), Z15
+	ADDQ       R9, R8
+	VMOVUPS    (R8), Z16
+	VMOVUPS    64(R8), Z17
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+
+begin:
+	MOVQ head+32(FP), R8
+	MOVQ patches+40(FP), R9
+
+block:
+	VPBROADCASTB (R8), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R8), R10
+	ADDQ         $0x04, R8
+	MOVL         $0x00000008, R11
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R10
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z18
+	VFMADD231PS  Z26, Z18, Z0
+	VFMADD231PS  Z27, Z18, Z1
+	VBROADCASTSS (BX)(CX*1), Z19
+	VFMADD231PS  Z26, Z19, Z2
+	VFMADD231PS  Z27, Z19, Z3
+	VBROADCASTSS (BX)(CX*2), Z20
+	VFMADD231PS  Z26, Z20, Z4
+	VFMADD231PS  Z27, Z20, Z5
+	VBROADCASTSS (SI), Z21
+	VFMADD231PS  Z26, Z21, Z6
+	VFMADD231PS  Z27, Z21, Z7
+	VBROADCASTSS (SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z27, Z22, Z9
+	VBROADCASTSS (SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z27, Z23, Z11
+	VBROADCASTSS (DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS (DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS (DI)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z16
+	VFMADD231PS  Z27, Z18, Z17
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z18
+	VFMADD231PS  Z26, Z18, Z0
+	VFMADD231PS  Z29, Z18, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z19
+	VFMADD231PS  Z26, Z19, Z2
+	VFMADD231PS  Z29, Z19, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z20
+	VFMADD231PS  Z26, Z20, Z4
+	VFMADD231PS  Z29, Z20, Z5
+	VBROADCASTSS 4(SI), Z21
+	VFMADD231PS  Z26, Z21, Z6
+	VFMADD231PS  Z29, Z21, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z29, Z22, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z29, Z23, Z11
+	VBROADCASTSS 4(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z29, Z24, Z13
+	VBROADCASTSS 4(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z29, Z25, Z15
+	VBROADCASTSS 4(DI)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z16
+	VFMADD231PS  Z29, Z18, Z17
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R10
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z18
+	VFMADD231PS  Z26, Z18, Z0
+	VFMADD231PS  Z27, Z18, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z19
+	VFMADD231PS  Z26, Z19, Z2
+	VFMADD231PS  Z27, Z19, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z20
+	VFMADD231PS  Z26, Z20, Z4
+	VFMADD231PS  Z27, Z20, Z5
+	VBROADCASTSS 8(SI), Z21
+	VFMADD231PS  Z26, Z21, Z6
+	VFMADD231PS  Z27, Z21, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z27, Z22, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z27, Z23, Z11
+	VBROADCASTSS 8(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS 8(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS 8(DI)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z16
+	VFMADD231PS  Z27, Z18, Z17
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z18
+	VFMADD231PS  Z26, Z18, Z0
+	VFMADD231PS  Z30, Z18, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z19
+	VFMADD231PS  Z26, Z19, Z2
+	VFMADD231PS  Z30, Z19, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z20
+	VFMADD231PS  Z26, Z20, Z4
+	VFMADD231PS  Z30, Z20, Z5
+	VBROADCASTSS 12(SI), Z21
+	VFMADD231PS  Z26, Z21, Z6
+	VFMADD231PS  Z30, Z21, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z30, Z22, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z30, Z23, Z11
+	VBROADCASTSS 12(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z30, Z24, Z13
+	VBROADCASTSS 12(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z30, Z25, Z15
+	VBROADCASTSS 12(DI)(CX*2), Z18
+	VFMADD231PS  Z26, Z18, Z16
+	VFMADD231PS  Z30, Z18, Z17
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R10
+	DECL         R11
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z29, Z29
+	ADDQ   $0x00000080, R9
+	JMP    right0
+
+patch1:
+	VPXORD (R9), Z27, Z27
+	VPXORD 64(R9), Z30, Z30
+	ADDQ   $0x00000080, R9
+	JMP    right1
 
 // func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -9179,6 +13763,868 @@ done:
 	VMOVUPS Z19, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_10(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+64(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+
+begin:
+	MOVQ head+32(FP), R9
+	MOVQ patches+40(FP), R10
+
+block:
+	VPBROADCASTB (R9), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R9), R11
+	ADDQ         $0x04, R9
+	MOVL         $0x00000008, R12
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R11
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z20
+
+	// VDPBF16PS Z27, Z20, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z20, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z21
+
+	// VDPBF16PS Z27, Z21, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z21, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z22
+
+	// VDPBF16PS Z27, Z22, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z22, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z23
+
+	// VDPBF16PS Z27, Z23, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z23, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z24
+
+	// VDPBF16PS Z27, Z24, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z24, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z25
+
+	// VDPBF16PS Z27, Z25, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z25, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z26
+
+	// VDPBF16PS Z27, Z26, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z26, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (DI)(CX*1), Z20
+
+	// VDPBF16PS Z27, Z20, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z20, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (DI)(CX*2), Z21
+
+	// VDPBF16PS Z27, Z21, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z21, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (R8), Z22
+
+	// VDPBF16PS Z27, Z22, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z22, Z19
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x4e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xdd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R11
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z20
+
+	// VDPBF16PS Z27, Z20, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z20, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z21
+
+	// VDPBF16PS Z27, Z21, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z21, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z22
+
+	// VDPBF16PS Z27, Z22, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z22, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z23
+
+	// VDPBF16PS Z27, Z23, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z23, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z24
+
+	// VDPBF16PS Z27, Z24, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z24, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z25
+
+	// VDPBF16PS Z27, Z25, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z25, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z26
+
+	// VDPBF16PS Z27, Z26, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z26, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(DI)(CX*1), Z20
+
+	// VDPBF16PS Z27, Z20, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x5e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z20, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x5e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(DI)(CX*2), Z21
+
+	// VDPBF16PS Z27, Z21, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x56
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z21, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x56
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(R8), Z22
+
+	// VDPBF16PS Z27, Z22, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z22, Z19
+	BYTE    $0x62
+	BYTE    $0x82
+	BYTE    $0x4e
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xde
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x00000008, R8
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R11
+	DECL    R12
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z29, Z29
+	ADDQ   $0x00000080, R10
+	JMP    right0
+
+patch1:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z30, Z30
+	ADDQ   $0x00000080, R10
+	JMP    right1
+
+// func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_10(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+64(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+
+begin:
+	MOVQ head+32(FP), R9
+	MOVQ patches+40(FP), R10
+
+block:
+	VPBROADCASTB (R9), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R9), R11
+	ADDQ         $0x04, R9
+	MOVL         $0x00000008, R12
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R11
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z20
+	VFMADD231PS  Z26, Z20, Z0
+	VFMADD231PS  Z27, Z20, Z1
+	VBROADCASTSS (BX)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z2
+	VFMADD231PS  Z27, Z21, Z3
+	VBROADCASTSS (BX)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z4
+	VFMADD231PS  Z27, Z22, Z5
+	VBROADCASTSS (SI), Z23
+	VFMADD231PS  Z26, Z23, Z6
+	VFMADD231PS  Z27, Z23, Z7
+	VBROADCASTSS (SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z27, Z24, Z9
+	VBROADCASTSS (SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS (DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z27, Z20, Z13
+	VBROADCASTSS (DI)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z14
+	VFMADD231PS  Z27, Z21, Z15
+	VBROADCASTSS (DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z27, Z22, Z17
+	VBROADCASTSS (R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z27, Z23, Z19
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z20
+	VFMADD231PS  Z26, Z20, Z0
+	VFMADD231PS  Z29, Z20, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z2
+	VFMADD231PS  Z29, Z21, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z4
+	VFMADD231PS  Z29, Z22, Z5
+	VBROADCASTSS 4(SI), Z23
+	VFMADD231PS  Z26, Z23, Z6
+	VFMADD231PS  Z29, Z23, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z29, Z24, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z29, Z25, Z11
+	VBROADCASTSS 4(DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z29, Z20, Z13
+	VBROADCASTSS 4(DI)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z14
+	VFMADD231PS  Z29, Z21, Z15
+	VBROADCASTSS 4(DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z29, Z22, Z17
+	VBROADCASTSS 4(R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z29, Z23, Z19
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R11
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z20
+	VFMADD231PS  Z26, Z20, Z0
+	VFMADD231PS  Z27, Z20, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z2
+	VFMADD231PS  Z27, Z21, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z4
+	VFMADD231PS  Z27, Z22, Z5
+	VBROADCASTSS 8(SI), Z23
+	VFMADD231PS  Z26, Z23, Z6
+	VFMADD231PS  Z27, Z23, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z27, Z24, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS 8(DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z27, Z20, Z13
+	VBROADCASTSS 8(DI)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z14
+	VFMADD231PS  Z27, Z21, Z15
+	VBROADCASTSS 8(DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z27, Z22, Z17
+	VBROADCASTSS 8(R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z27, Z23, Z19
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z20
+	VFMADD231PS  Z26, Z20, Z0
+	VFMADD231PS  Z30, Z20, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z2
+	VFMADD231PS  Z30, Z21, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z4
+	VFMADD231PS  Z30, Z22, Z5
+	VBROADCASTSS 12(SI), Z23
+	VFMADD231PS  Z26, Z23, Z6
+	VFMADD231PS  Z30, Z23, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z30, Z24, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z30, Z25, Z11
+	VBROADCASTSS 12(DI), Z20
+	VFMADD231PS  Z26, Z20, Z12
+	VFMADD231PS  Z30, Z20, Z13
+	VBROADCASTSS 12(DI)(CX*1), Z21
+	VFMADD231PS  Z26, Z21, Z14
+	VFMADD231PS  Z30, Z21, Z15
+	VBROADCASTSS 12(DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z30, Z22, Z17
+	VBROADCASTSS 12(R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z30, Z23, Z19
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000010, R8
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R11
+	DECL         R12
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z29, Z29
+	ADDQ   $0x00000080, R10
+	JMP    right0
+
+patch1:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z30, Z30
+	ADDQ   $0x00000080, R10
+	JMP    right1
 
 // func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -10649,6 +16095,936 @@ done:
 	VMOVUPS Z21, 64(AX)
 	VZEROUPPER
 	RET
+
+// func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_11(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+64(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z20
+	VMOVUPS    64(R9), Z21
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+
+begin:
+	MOVQ head+32(FP), R9
+	MOVQ patches+40(FP), R10
+
+block:
+	VPBROADCASTB (R9), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R9), R11
+	ADDQ         $0x04, R9
+	MOVL         $0x00000008, R12
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R11
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z22
+
+	// VDPBF16PS Z27, Z22, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z22, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z23
+
+	// VDPBF16PS Z27, Z23, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z23, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z24
+
+	// VDPBF16PS Z27, Z24, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z24, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z25
+
+	// VDPBF16PS Z27, Z25, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z25, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z26
+
+	// VDPBF16PS Z27, Z26, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z26, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z22
+
+	// VDPBF16PS Z27, Z22, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z22, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z23
+
+	// VDPBF16PS Z27, Z23, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z23, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (DI)(CX*1), Z24
+
+	// VDPBF16PS Z27, Z24, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z24, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (DI)(CX*2), Z25
+
+	// VDPBF16PS Z27, Z25, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z25, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (R8), Z26
+
+	// VDPBF16PS Z27, Z26, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z26, Z19
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (R8)(CX*1), Z22
+
+	// VDPBF16PS Z27, Z22, Z20
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z22, Z21
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x4e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xed
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R11
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z22
+
+	// VDPBF16PS Z27, Z22, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z22, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z23
+
+	// VDPBF16PS Z27, Z23, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z23, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z24
+
+	// VDPBF16PS Z27, Z24, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z24, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z25
+
+	// VDPBF16PS Z27, Z25, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z25, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z26
+
+	// VDPBF16PS Z27, Z26, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z26, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z22
+
+	// VDPBF16PS Z27, Z22, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z22, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x4e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z23
+
+	// VDPBF16PS Z27, Z23, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x46
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z23, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x46
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(DI)(CX*1), Z24
+
+	// VDPBF16PS Z27, Z24, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z24, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(DI)(CX*2), Z25
+
+	// VDPBF16PS Z27, Z25, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z25, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(R8), Z26
+
+	// VDPBF16PS Z27, Z26, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z26, Z19
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(R8)(CX*1), Z22
+
+	// VDPBF16PS Z27, Z22, Z20
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x4e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z22, Z21
+	BYTE    $0x62
+	BYTE    $0x82
+	BYTE    $0x4e
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xee
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x00000008, R8
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R11
+	DECL    R12
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z29, Z29
+	ADDQ   $0x00000080, R10
+	JMP    right0
+
+patch1:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z30, Z30
+	ADDQ   $0x00000080, R10
+	JMP    right1
+
+// func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_11(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+64(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z20
+	VMOVUPS    64(R9), Z21
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+
+begin:
+	MOVQ head+32(FP), R9
+	MOVQ patches+40(FP), R10
+
+block:
+	VPBROADCASTB (R9), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R9), R11
+	ADDQ         $0x04, R9
+	MOVL         $0x00000008, R12
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R11
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z22
+	VFMADD231PS  Z26, Z22, Z0
+	VFMADD231PS  Z27, Z22, Z1
+	VBROADCASTSS (BX)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z2
+	VFMADD231PS  Z27, Z23, Z3
+	VBROADCASTSS (BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z27, Z24, Z5
+	VBROADCASTSS (SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z27, Z25, Z7
+	VBROADCASTSS (SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z27, Z22, Z9
+	VBROADCASTSS (SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z27, Z23, Z11
+	VBROADCASTSS (DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS (DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS (DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z27, Z22, Z17
+	VBROADCASTSS (R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z27, Z23, Z19
+	VBROADCASTSS (R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z27, Z24, Z21
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z22
+	VFMADD231PS  Z26, Z22, Z0
+	VFMADD231PS  Z29, Z22, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z2
+	VFMADD231PS  Z29, Z23, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z29, Z24, Z5
+	VBROADCASTSS 4(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z29, Z25, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z29, Z22, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z29, Z23, Z11
+	VBROADCASTSS 4(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z29, Z24, Z13
+	VBROADCASTSS 4(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z29, Z25, Z15
+	VBROADCASTSS 4(DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z29, Z22, Z17
+	VBROADCASTSS 4(R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z29, Z23, Z19
+	VBROADCASTSS 4(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z29, Z24, Z21
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R11
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z22
+	VFMADD231PS  Z26, Z22, Z0
+	VFMADD231PS  Z27, Z22, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z2
+	VFMADD231PS  Z27, Z23, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z27, Z24, Z5
+	VBROADCASTSS 8(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z27, Z25, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z27, Z22, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z27, Z23, Z11
+	VBROADCASTSS 8(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS 8(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS 8(DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z27, Z22, Z17
+	VBROADCASTSS 8(R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z27, Z23, Z19
+	VBROADCASTSS 8(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z27, Z24, Z21
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z22
+	VFMADD231PS  Z26, Z22, Z0
+	VFMADD231PS  Z30, Z22, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z23
+	VFMADD231PS  Z26, Z23, Z2
+	VFMADD231PS  Z30, Z23, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z30, Z24, Z5
+	VBROADCASTSS 12(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z30, Z25, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z22
+	VFMADD231PS  Z26, Z22, Z8
+	VFMADD231PS  Z30, Z22, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z23
+	VFMADD231PS  Z26, Z23, Z10
+	VFMADD231PS  Z30, Z23, Z11
+	VBROADCASTSS 12(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z30, Z24, Z13
+	VBROADCASTSS 12(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z30, Z25, Z15
+	VBROADCASTSS 12(DI)(CX*2), Z22
+	VFMADD231PS  Z26, Z22, Z16
+	VFMADD231PS  Z30, Z22, Z17
+	VBROADCASTSS 12(R8), Z23
+	VFMADD231PS  Z26, Z23, Z18
+	VFMADD231PS  Z30, Z23, Z19
+	VBROADCASTSS 12(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z30, Z24, Z21
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000010, R8
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R11
+	DECL         R12
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z29, Z29
+	ADDQ   $0x00000080, R10
+	JMP    right0
+
+patch1:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z30, Z30
+	ADDQ   $0x00000080, R10
+	JMP    right1
 
 // func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -12242,6 +18618,2018 @@ done:
 	VZEROUPPER
 	RET
 
+// func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_12(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+64(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z20
+	VMOVUPS    64(R9), Z21
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z22
+	VMOVUPS    64(R9), Z23
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+
+begin:
+	MOVQ head+32(FP), R9
+	MOVQ patches+40(FP), R10
+
+block:
+	VPBROADCASTB (R9), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R9), R11
+	ADDQ         $0x04, R9
+	MOVL         $0x00000008, R12
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R11
+	JCS        patch0
+
+right0:
+	VBROADCASTSS (BX), Z24
+
+	// VDPBF16PS Z27, Z24, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z24, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z25, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z26, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z24
+
+	// VDPBF16PS Z27, Z24, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z24, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z25, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z26, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z24
+
+	// VDPBF16PS Z27, Z24, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z24, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (DI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z25, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (DI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z26, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (R8), Z24
+
+	// VDPBF16PS Z27, Z24, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z24, Z19
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (R8)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z20
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z25, Z21
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (R8)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z22
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z26, Z23
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R11
+	JCS        patch1
+
+right1:
+	VBROADCASTSS 4(BX), Z24
+
+	// VDPBF16PS Z27, Z24, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z24, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z25, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z26, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z24
+
+	// VDPBF16PS Z27, Z24, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z24, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z25, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z26, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z24
+
+	// VDPBF16PS Z27, Z24, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z24, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(DI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z25, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(DI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z26, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(R8), Z24
+
+	// VDPBF16PS Z27, Z24, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z24, Z19
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(R8)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z20
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z25, Z21
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(R8)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z22
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z26, Z23
+	BYTE    $0x62
+	BYTE    $0x82
+	BYTE    $0x2e
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xfe
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x00000008, R8
+	ADDQ    $0x000000c0, DX
+	SHRL    $0x02, R11
+	DECL    R12
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z29, Z29
+	ADDQ   $0x00000080, R10
+	JMP    right0
+
+patch1:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z30, Z30
+	ADDQ   $0x00000080, R10
+	JMP    right1
+
+// func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileSqueezedF32_12(SB), NOSPLIT, $0-72
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+64(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+48(FP), R9
+	MOVQ       ldc+56(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z20
+	VMOVUPS    64(R9), Z21
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z22
+	VMOVUPS    64(R9), Z23
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+
+begin:
+	MOVQ head+32(FP), R9
+	MOVQ patches+40(FP), R10
+
+block:
+	VPBROADCASTB (R9), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R9), R11
+	ADDQ         $0x04, R9
+	MOVL         $0x00000008, R12
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R11
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS (BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z27, Z24, Z1
+	VBROADCASTSS (BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z27, Z25, Z3
+	VBROADCASTSS (BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z27, Z24, Z5
+	VBROADCASTSS (SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z27, Z25, Z7
+	VBROADCASTSS (SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z27, Z24, Z9
+	VBROADCASTSS (SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS (DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS (DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS (DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z27, Z24, Z17
+	VBROADCASTSS (R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z27, Z25, Z19
+	VBROADCASTSS (R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z27, Z24, Z21
+	VBROADCASTSS (R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z27, Z25, Z23
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VBROADCASTSS 4(BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z29, Z24, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z29, Z25, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z29, Z24, Z5
+	VBROADCASTSS 4(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z29, Z25, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z29, Z24, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z29, Z25, Z11
+	VBROADCASTSS 4(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z29, Z24, Z13
+	VBROADCASTSS 4(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z29, Z25, Z15
+	VBROADCASTSS 4(DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z29, Z24, Z17
+	VBROADCASTSS 4(R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z29, Z25, Z19
+	VBROADCASTSS 4(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z29, Z24, Z21
+	VBROADCASTSS 4(R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z29, Z25, Z23
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R11
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VBROADCASTSS 8(BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z27, Z24, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z27, Z25, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z27, Z24, Z5
+	VBROADCASTSS 8(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z27, Z25, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z27, Z24, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS 8(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS 8(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS 8(DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z27, Z24, Z17
+	VBROADCASTSS 8(R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z27, Z25, Z19
+	VBROADCASTSS 8(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z27, Z24, Z21
+	VBROADCASTSS 8(R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z27, Z25, Z23
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VBROADCASTSS 12(BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z30, Z24, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z30, Z25, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z30, Z24, Z5
+	VBROADCASTSS 12(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z30, Z25, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z30, Z24, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z30, Z25, Z11
+	VBROADCASTSS 12(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z30, Z24, Z13
+	VBROADCASTSS 12(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z30, Z25, Z15
+	VBROADCASTSS 12(DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z30, Z24, Z17
+	VBROADCASTSS 12(R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z30, Z25, Z19
+	VBROADCASTSS 12(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z30, Z24, Z21
+	VBROADCASTSS 12(R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z30, Z25, Z23
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000010, R8
+	ADDQ         $0x000001c0, DX
+	SHRL         $0x02, R11
+	DECL         R12
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z22, (AX)
+	VMOVUPS      Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z29, Z29
+	ADDQ   $0x00000080, R10
+	JMP    right0
+
+patch1:
+	VPXORD (R10), Z27, Z27
+	VPXORD 64(R10), Z30, Z30
+	ADDQ   $0x00000080, R10
+	JMP    right1
+
+// func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileExpandBF16_12(SB), NOSPLIT, $0-80
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+56(FP), R9
+	MOVQ       ldc+64(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+72(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+56(FP), R9
+	MOVQ       ldc+64(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z20
+	VMOVUPS    64(R9), Z21
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z22
+	VMOVUPS    64(R9), Z23
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+
+begin:
+	MOVQ wide+48(FP), R9
+	MOVQ head+32(FP), R10
+	MOVQ patches+40(FP), R11
+
+block:
+	VPBROADCASTB (R10), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R10), R12
+	ADDQ         $0x04, R10
+	MOVL         $0x00000008, R13
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R12
+	JCS        patch0
+
+right0:
+	VMOVUPS      Z27, (R9)
+	VMOVUPS      Z29, 64(R9)
+	VBROADCASTSS (BX), Z24
+
+	// VDPBF16PS Z27, Z24, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z24, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (BX)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z25, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (BX)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z26, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (SI), Z24
+
+	// VDPBF16PS Z27, Z24, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z24, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (SI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z25, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (SI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z26, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (DI), Z24
+
+	// VDPBF16PS Z27, Z24, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z24, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (DI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z25, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS (DI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z29, Z26, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS (R8), Z24
+
+	// VDPBF16PS Z27, Z24, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z29, Z24, Z19
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdd
+	VBROADCASTSS (R8)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z20
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z29, Z25, Z21
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xed
+	VBROADCASTSS (R8)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z22
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z29, Z26, Z23
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	VPSHUFB    Z30, Z31, Z30
+	VMOVUPS    128(DX), Z28
+	VPUNPCKLBW Z30, Z28, Z27
+	VPUNPCKHBW Z30, Z28, Z30
+	BTL        $0x11, R12
+	JCS        patch1
+
+right1:
+	VMOVUPS      Z27, 128(R9)
+	VMOVUPS      Z30, 192(R9)
+	VBROADCASTSS 4(BX), Z24
+
+	// VDPBF16PS Z27, Z24, Z0
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z24, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(BX)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z2
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z25, Z3
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(BX)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z4
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z26, Z5
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(SI), Z24
+
+	// VDPBF16PS Z27, Z24, Z6
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z24, Z7
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(SI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z8
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z25, Z9
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(SI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z10
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z26, Z11
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(DI), Z24
+
+	// VDPBF16PS Z27, Z24, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z24, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(DI)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z25, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfe
+	VBROADCASTSS 4(DI)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z16
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc3
+
+	// VDPBF16PS Z30, Z26, Z17
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x2e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 4(R8), Z24
+
+	// VDPBF16PS Z27, Z24, Z18
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x3e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z30, Z24, Z19
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x3e
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xde
+	VBROADCASTSS 4(R8)(CX*1), Z25
+
+	// VDPBF16PS Z27, Z25, Z20
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x36
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe3
+
+	// VDPBF16PS Z30, Z25, Z21
+	BYTE         $0x62
+	BYTE         $0x82
+	BYTE         $0x36
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xee
+	VBROADCASTSS 4(R8)(CX*2), Z26
+
+	// VDPBF16PS Z27, Z26, Z22
+	BYTE $0x62
+	BYTE $0x82
+	BYTE $0x2e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf3
+
+	// VDPBF16PS Z30, Z26, Z23
+	BYTE    $0x62
+	BYTE    $0x82
+	BYTE    $0x2e
+	BYTE    $0x40
+	BYTE    $0x52
+	BYTE    $0xfe
+	ADDQ    $0x00000008, BX
+	ADDQ    $0x00000008, SI
+	ADDQ    $0x00000008, DI
+	ADDQ    $0x00000008, R8
+	ADDQ    $0x000000c0, DX
+	ADDQ    $0x00000100, R9
+	SHRL    $0x02, R12
+	DECL    R13
+	JNZ     pair
+	DECQ    AX
+	JNZ     block
+	MOVQ    c+56(FP), AX
+	MOVQ    ldc+64(FP), CX
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R11), Z27, Z27
+	VPXORD 64(R11), Z29, Z29
+	ADDQ   $0x00000080, R11
+	JMP    right0
+
+patch1:
+	VPXORD (R11), Z27, Z27
+	VPXORD 64(R11), Z30, Z30
+	ADDQ   $0x00000080, R11
+	JMP    right1
+
+// func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·tileExpandF32_12(SB), NOSPLIT, $0-80
+	MOVQ       k+0(FP), AX
+	MOVQ       lda+16(FP), CX
+	MOVQ       b+24(FP), DX
+	MOVQ       a+8(FP), BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	LEAQ       (SI)(CX*2), DI
+	ADDQ       CX, DI
+	LEAQ       (DI)(CX*2), R8
+	ADDQ       CX, R8
+	MOVQ       c+56(FP), R9
+	MOVQ       ldc+64(FP), R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	MOVQ       acc+72(FP), R9
+	TESTQ      R9, R9
+	JZ         fresh
+	MOVQ       c+56(FP), R9
+	MOVQ       ldc+64(FP), R10
+	VMOVUPS    (R9), Z0
+	VMOVUPS    64(R9), Z1
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z2
+	VMOVUPS    64(R9), Z3
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z4
+	VMOVUPS    64(R9), Z5
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z6
+	VMOVUPS    64(R9), Z7
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z8
+	VMOVUPS    64(R9), Z9
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z10
+	VMOVUPS    64(R9), Z11
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z12
+	VMOVUPS    64(R9), Z13
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z14
+	VMOVUPS    64(R9), Z15
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z16
+	VMOVUPS    64(R9), Z17
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z18
+	VMOVUPS    64(R9), Z19
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z20
+	VMOVUPS    64(R9), Z21
+	ADDQ       R10, R9
+	VMOVUPS    (R9), Z22
+	VMOVUPS    64(R9), Z23
+	JMP        begin
+
+fresh:
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
+
+begin:
+	MOVQ wide+48(FP), R9
+	MOVQ head+32(FP), R10
+	MOVQ patches+40(FP), R11
+
+block:
+	VPBROADCASTB (R10), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
+	MOVL         (R10), R12
+	ADDQ         $0x04, R10
+	MOVL         $0x00000008, R13
+
+pair:
+	PREFETCHT1 8192(DX)
+	PREFETCHT1 8256(DX)
+	PREFETCHT1 8320(DX)
+	PREFETCHT1 8384(DX)
+	PREFETCHT1 8448(DX)
+	PREFETCHT1 8512(DX)
+	PREFETCHT1 8576(DX)
+	VMOVUPS    (DX), Z29
+	VPSRLW     $0x04, Z29, Z30
+	VPANDD     lowNibbles<>+0(SB), Z29, Z29
+	VPANDD     lowNibbles<>+0(SB), Z30, Z30
+	VPSHUFB    Z29, Z31, Z29
+	VMOVUPS    64(DX), Z28
+	VPUNPCKLBW Z29, Z28, Z27
+	VPUNPCKHBW Z29, Z28, Z29
+	BTL        $0x10, R12
+	JCS        patch0
+
+right0:
+	VMOVUPS      192(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VMOVUPS      Z26, (R9)
+	VMOVUPS      Z27, 64(R9)
+	VBROADCASTSS (BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z27, Z24, Z1
+	VBROADCASTSS (BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z27, Z25, Z3
+	VBROADCASTSS (BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z27, Z24, Z5
+	VBROADCASTSS (SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z27, Z25, Z7
+	VBROADCASTSS (SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z27, Z24, Z9
+	VBROADCASTSS (SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS (DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS (DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS (DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z27, Z24, Z17
+	VBROADCASTSS (R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z27, Z25, Z19
+	VBROADCASTSS (R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z27, Z24, Z21
+	VBROADCASTSS (R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z27, Z25, Z23
+	VMOVUPS      256(DX), Z28
+	VPUNPCKLWD   Z29, Z28, Z26
+	VPUNPCKHWD   Z29, Z28, Z29
+	VMOVUPS      Z26, 128(R9)
+	VMOVUPS      Z29, 192(R9)
+	VBROADCASTSS 4(BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z29, Z24, Z1
+	VBROADCASTSS 4(BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z29, Z25, Z3
+	VBROADCASTSS 4(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z29, Z24, Z5
+	VBROADCASTSS 4(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z29, Z25, Z7
+	VBROADCASTSS 4(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z29, Z24, Z9
+	VBROADCASTSS 4(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z29, Z25, Z11
+	VBROADCASTSS 4(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z29, Z24, Z13
+	VBROADCASTSS 4(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z29, Z25, Z15
+	VBROADCASTSS 4(DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z29, Z24, Z17
+	VBROADCASTSS 4(R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z29, Z25, Z19
+	VBROADCASTSS 4(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z29, Z24, Z21
+	VBROADCASTSS 4(R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z29, Z25, Z23
+	VPSHUFB      Z30, Z31, Z30
+	VMOVUPS      128(DX), Z28
+	VPUNPCKLBW   Z30, Z28, Z27
+	VPUNPCKHBW   Z30, Z28, Z30
+	BTL          $0x11, R12
+	JCS          patch1
+
+right1:
+	VMOVUPS      320(DX), Z28
+	VPUNPCKLWD   Z27, Z28, Z26
+	VPUNPCKHWD   Z27, Z28, Z27
+	VMOVUPS      Z26, 256(R9)
+	VMOVUPS      Z27, 320(R9)
+	VBROADCASTSS 8(BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z27, Z24, Z1
+	VBROADCASTSS 8(BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z27, Z25, Z3
+	VBROADCASTSS 8(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z27, Z24, Z5
+	VBROADCASTSS 8(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z27, Z25, Z7
+	VBROADCASTSS 8(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z27, Z24, Z9
+	VBROADCASTSS 8(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS 8(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z27, Z24, Z13
+	VBROADCASTSS 8(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z27, Z25, Z15
+	VBROADCASTSS 8(DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z27, Z24, Z17
+	VBROADCASTSS 8(R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z27, Z25, Z19
+	VBROADCASTSS 8(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z27, Z24, Z21
+	VBROADCASTSS 8(R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z27, Z25, Z23
+	VMOVUPS      384(DX), Z28
+	VPUNPCKLWD   Z30, Z28, Z26
+	VPUNPCKHWD   Z30, Z28, Z30
+	VMOVUPS      Z26, 384(R9)
+	VMOVUPS      Z30, 448(R9)
+	VBROADCASTSS 12(BX), Z24
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z30, Z24, Z1
+	VBROADCASTSS 12(BX)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z2
+	VFMADD231PS  Z30, Z25, Z3
+	VBROADCASTSS 12(BX)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z30, Z24, Z5
+	VBROADCASTSS 12(SI), Z25
+	VFMADD231PS  Z26, Z25, Z6
+	VFMADD231PS  Z30, Z25, Z7
+	VBROADCASTSS 12(SI)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z30, Z24, Z9
+	VBROADCASTSS 12(SI)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z10
+	VFMADD231PS  Z30, Z25, Z11
+	VBROADCASTSS 12(DI), Z24
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z30, Z24, Z13
+	VBROADCASTSS 12(DI)(CX*1), Z25
+	VFMADD231PS  Z26, Z25, Z14
+	VFMADD231PS  Z30, Z25, Z15
+	VBROADCASTSS 12(DI)(CX*2), Z24
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z30, Z24, Z17
+	VBROADCASTSS 12(R8), Z25
+	VFMADD231PS  Z26, Z25, Z18
+	VFMADD231PS  Z30, Z25, Z19
+	VBROADCASTSS 12(R8)(CX*1), Z24
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z30, Z24, Z21
+	VBROADCASTSS 12(R8)(CX*2), Z25
+	VFMADD231PS  Z26, Z25, Z22
+	VFMADD231PS  Z30, Z25, Z23
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, SI
+	ADDQ         $0x00000010, DI
+	ADDQ         $0x00000010, R8
+	ADDQ         $0x000001c0, DX
+	ADDQ         $0x00000200, R9
+	SHRL         $0x02, R12
+	DECL         R13
+	JNZ          pair
+	DECQ         AX
+	JNZ          block
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, (AX)
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, (AX)
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, (AX)
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, (AX)
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, (AX)
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, (AX)
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z16, (AX)
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z18, (AX)
+	VMOVUPS      Z19, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z20, (AX)
+	VMOVUPS      Z21, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z22, (AX)
+	VMOVUPS      Z23, 64(AX)
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (R11), Z27, Z27
+	VPXORD 64(R11), Z29, Z29
+	ADDQ   $0x00000080, R11
+	JMP    right0
+
+patch1:
+	VPXORD (R11), Z27, Z27
+	VPXORD 64(R11), Z30, Z30
+	ADDQ   $0x00000080, R11
+	JMP    right1
+
 // func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tileWiden512_1(SB), NOSPLIT, $0-56
@@ -12658,604 +21046,6 @@ block:
 	VMOVUPS       Z1, 64(AX)
 	VZEROUPPER
 	RET
-
-// func tileSqueezed512_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezed512_1(SB), NOSPLIT, $0-72
-	MOVQ       k+0(FP), AX
-	MOVQ       lda+16(FP), CX
-	MOVQ       b+24(FP), CX
-	MOVQ       a+8(FP), DX
-	MOVQ       c+48(FP), BX
-	MOVQ       ldc+56(FP), SI
-	PREFETCHT0 (BX)
-	PREFETCHT0 64(BX)
-	MOVQ       acc+64(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+48(FP), BX
-	MOVQ       ldc+56(FP), SI
-	VMOVUPS    (BX), Z0
-	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	MOVQ    head+32(FP), BX
-	MOVQ    patches+40(FP), SI
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
-
-block:
-	VPBROADCASTB (BX), Z29
-	VPADDB       Z30, Z29, Z29
-	MOVL         (BX), DI
-	ADDQ         $0x04, BX
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
-	PREFETCHT0   4224(CX)
-	VMOVUPS      (CX), Z27
-	VPSRLW       $0x04, Z27, Z28
-	VPANDD       Z31, Z27, Z27
-	VPANDD       Z31, Z28, Z28
-	VPSHUFB      Z27, Z29, Z27
-	VMOVUPS      64(CX), Z26
-	VPUNPCKLBW   Z27, Z26, Z25
-	VPUNPCKHBW   Z27, Z26, Z24
-	BTL          $0x10, DI
-	JCS          patch0
-
-right0:
-	VBROADCASTSS (DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    128(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x11, DI
-	JCS        patch1
-
-right1:
-	VBROADCASTSS 4(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4288(CX)
-	PREFETCHT0 4352(CX)
-	PREFETCHT0 4416(CX)
-	VMOVUPS    192(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    256(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x12, DI
-	JCS        patch2
-
-right2:
-	VBROADCASTSS 8(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    320(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x13, DI
-	JCS        patch3
-
-right3:
-	VBROADCASTSS 12(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4480(CX)
-	PREFETCHT0 4544(CX)
-	PREFETCHT0 4608(CX)
-	VMOVUPS    384(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    448(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x14, DI
-	JCS        patch4
-
-right4:
-	VBROADCASTSS 16(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    512(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x15, DI
-	JCS        patch5
-
-right5:
-	VBROADCASTSS 20(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4672(CX)
-	PREFETCHT0 4736(CX)
-	PREFETCHT0 4800(CX)
-	VMOVUPS    576(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    640(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x16, DI
-	JCS        patch6
-
-right6:
-	VBROADCASTSS 24(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    704(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x17, DI
-	JCS        patch7
-
-right7:
-	VBROADCASTSS 28(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4864(CX)
-	PREFETCHT0 4928(CX)
-	PREFETCHT0 4992(CX)
-	VMOVUPS    768(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    832(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x18, DI
-	JCS        patch8
-
-right8:
-	VBROADCASTSS 32(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    896(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x19, DI
-	JCS        patch9
-
-right9:
-	VBROADCASTSS 36(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 5056(CX)
-	PREFETCHT0 5120(CX)
-	PREFETCHT0 5184(CX)
-	VMOVUPS    960(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1024(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1a, DI
-	JCS        patch10
-
-right10:
-	VBROADCASTSS 40(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1088(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1b, DI
-	JCS        patch11
-
-right11:
-	VBROADCASTSS 44(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 5248(CX)
-	PREFETCHT0 5312(CX)
-	PREFETCHT0 5376(CX)
-	VMOVUPS    1152(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1216(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1c, DI
-	JCS        patch12
-
-right12:
-	VBROADCASTSS 48(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1280(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1d, DI
-	JCS        patch13
-
-right13:
-	VBROADCASTSS 52(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 5440(CX)
-	PREFETCHT0 5504(CX)
-	PREFETCHT0 5568(CX)
-	VMOVUPS    1344(CX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1408(CX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1e, DI
-	JCS        patch14
-
-right14:
-	VBROADCASTSS 56(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x6e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1472(CX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1f, DI
-	JCS        patch15
-
-right15:
-	VBROADCASTSS 60(DX), Z2
-
-	// VDPBF16PS Z25, Z2, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x6e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z2, Z1
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x6e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc8
-	ADDQ    $0x00000040, DX
-	ADDQ    $0x00000600, CX
-	DECQ    AX
-	JNZ     block
-	MOVQ    c+48(FP), AX
-	MOVQ    ldc+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	VZEROUPPER
-	RET
-
-patch0:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right0
-
-patch1:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right1
-
-patch2:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right2
-
-patch3:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right3
-
-patch4:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right4
-
-patch5:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right5
-
-patch6:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right6
-
-patch7:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right7
-
-patch8:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right8
-
-patch9:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right9
-
-patch10:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right10
-
-patch11:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right11
-
-patch12:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right12
-
-patch13:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right13
-
-patch14:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right14
-
-patch15:
-	VPXORD (SI), Z25, Z25
-	VPXORD 64(SI), Z24, Z24
-	ADDQ   $0x00000080, SI
-	JMP    right15
 
 // func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -13844,887 +21634,6 @@ block:
 	VMOVUPS       Z3, 64(AX)
 	VZEROUPPER
 	RET
-
-// func tileSqueezed512_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezed512_2(SB), NOSPLIT, $0-72
-	MOVQ       k+0(FP), AX
-	MOVQ       lda+16(FP), CX
-	MOVQ       b+24(FP), DX
-	MOVQ       a+8(FP), BX
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	ADDQ       DI, SI
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
-	VMOVUPS    (SI), Z0
-	VMOVUPS    64(SI), Z1
-	ADDQ       DI, SI
-	VMOVUPS    (SI), Z2
-	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	MOVQ    head+32(FP), SI
-	MOVQ    patches+40(FP), DI
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
-
-block:
-	VPBROADCASTB (SI), Z29
-	VPADDB       Z30, Z29, Z29
-	MOVL         (SI), R8
-	ADDQ         $0x04, SI
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	VMOVUPS      (DX), Z27
-	VPSRLW       $0x04, Z27, Z28
-	VPANDD       Z31, Z27, Z27
-	VPANDD       Z31, Z28, Z28
-	VPSHUFB      Z27, Z29, Z27
-	VMOVUPS      64(DX), Z26
-	VPUNPCKLBW   Z27, Z26, Z25
-	VPUNPCKHBW   Z27, Z26, Z24
-	BTL          $0x10, R8
-	JCS          patch0
-
-right0:
-	VBROADCASTSS (BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS (BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    128(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x11, R8
-	JCS        patch1
-
-right1:
-	VBROADCASTSS 4(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 4(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4288(DX)
-	PREFETCHT0 4352(DX)
-	PREFETCHT0 4416(DX)
-	VMOVUPS    192(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    256(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x12, R8
-	JCS        patch2
-
-right2:
-	VBROADCASTSS 8(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 8(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    320(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x13, R8
-	JCS        patch3
-
-right3:
-	VBROADCASTSS 12(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 12(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4480(DX)
-	PREFETCHT0 4544(DX)
-	PREFETCHT0 4608(DX)
-	VMOVUPS    384(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    448(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x14, R8
-	JCS        patch4
-
-right4:
-	VBROADCASTSS 16(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 16(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    512(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x15, R8
-	JCS        patch5
-
-right5:
-	VBROADCASTSS 20(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 20(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4672(DX)
-	PREFETCHT0 4736(DX)
-	PREFETCHT0 4800(DX)
-	VMOVUPS    576(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    640(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x16, R8
-	JCS        patch6
-
-right6:
-	VBROADCASTSS 24(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 24(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    704(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x17, R8
-	JCS        patch7
-
-right7:
-	VBROADCASTSS 28(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 28(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4864(DX)
-	PREFETCHT0 4928(DX)
-	PREFETCHT0 4992(DX)
-	VMOVUPS    768(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    832(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x18, R8
-	JCS        patch8
-
-right8:
-	VBROADCASTSS 32(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 32(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    896(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x19, R8
-	JCS        patch9
-
-right9:
-	VBROADCASTSS 36(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 36(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 5056(DX)
-	PREFETCHT0 5120(DX)
-	PREFETCHT0 5184(DX)
-	VMOVUPS    960(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1024(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1a, R8
-	JCS        patch10
-
-right10:
-	VBROADCASTSS 40(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 40(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1088(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1b, R8
-	JCS        patch11
-
-right11:
-	VBROADCASTSS 44(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 44(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 5248(DX)
-	PREFETCHT0 5312(DX)
-	PREFETCHT0 5376(DX)
-	VMOVUPS    1152(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1216(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1c, R8
-	JCS        patch12
-
-right12:
-	VBROADCASTSS 48(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 48(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1280(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1d, R8
-	JCS        patch13
-
-right13:
-	VBROADCASTSS 52(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 52(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 5440(DX)
-	PREFETCHT0 5504(DX)
-	PREFETCHT0 5568(DX)
-	VMOVUPS    1344(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1408(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1e, R8
-	JCS        patch14
-
-right14:
-	VBROADCASTSS 56(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 56(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x56
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1472(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1f, R8
-	JCS        patch15
-
-right15:
-	VBROADCASTSS 60(BX), Z4
-
-	// VDPBF16PS Z25, Z4, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x5e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z4, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x5e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 60(BX)(CX*1), Z5
-
-	// VDPBF16PS Z25, Z5, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x56
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z5, Z3
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x56
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xd8
-	ADDQ    $0x00000040, BX
-	ADDQ    $0x00000600, DX
-	DECQ    AX
-	JNZ     block
-	MOVQ    c+48(FP), AX
-	MOVQ    ldc+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	VZEROUPPER
-	RET
-
-patch0:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right0
-
-patch1:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right1
-
-patch2:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right2
-
-patch3:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right3
-
-patch4:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right4
-
-patch5:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right5
-
-patch6:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right6
-
-patch7:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right7
-
-patch8:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right8
-
-patch9:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right9
-
-patch10:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right10
-
-patch11:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right11
-
-patch12:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right12
-
-patch13:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right13
-
-patch14:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right14
-
-patch15:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right15
 
 // func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -15484,1170 +22393,6 @@ block:
 	VMOVUPS       Z5, 64(AX)
 	VZEROUPPER
 	RET
-
-// func tileSqueezed512_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezed512_3(SB), NOSPLIT, $0-72
-	MOVQ       k+0(FP), AX
-	MOVQ       lda+16(FP), CX
-	MOVQ       b+24(FP), DX
-	MOVQ       a+8(FP), BX
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	ADDQ       DI, SI
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	ADDQ       DI, SI
-	PREFETCHT0 (SI)
-	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
-	VMOVUPS    (SI), Z0
-	VMOVUPS    64(SI), Z1
-	ADDQ       DI, SI
-	VMOVUPS    (SI), Z2
-	VMOVUPS    64(SI), Z3
-	ADDQ       DI, SI
-	VMOVUPS    (SI), Z4
-	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	MOVQ    head+32(FP), SI
-	MOVQ    patches+40(FP), DI
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
-
-block:
-	VPBROADCASTB (SI), Z29
-	VPADDB       Z30, Z29, Z29
-	MOVL         (SI), R8
-	ADDQ         $0x04, SI
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	VMOVUPS      (DX), Z27
-	VPSRLW       $0x04, Z27, Z28
-	VPANDD       Z31, Z27, Z27
-	VPANDD       Z31, Z28, Z28
-	VPSHUFB      Z27, Z29, Z27
-	VMOVUPS      64(DX), Z26
-	VPUNPCKLBW   Z27, Z26, Z25
-	VPUNPCKHBW   Z27, Z26, Z24
-	BTL          $0x10, R8
-	JCS          patch0
-
-right0:
-	VBROADCASTSS (BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS (BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS (BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    128(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x11, R8
-	JCS        patch1
-
-right1:
-	VBROADCASTSS 4(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 4(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 4(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 4288(DX)
-	PREFETCHT0 4352(DX)
-	PREFETCHT0 4416(DX)
-	VMOVUPS    192(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    256(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x12, R8
-	JCS        patch2
-
-right2:
-	VBROADCASTSS 8(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 8(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 8(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    320(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x13, R8
-	JCS        patch3
-
-right3:
-	VBROADCASTSS 12(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 12(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 12(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 4480(DX)
-	PREFETCHT0 4544(DX)
-	PREFETCHT0 4608(DX)
-	VMOVUPS    384(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    448(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x14, R8
-	JCS        patch4
-
-right4:
-	VBROADCASTSS 16(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 16(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 16(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    512(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x15, R8
-	JCS        patch5
-
-right5:
-	VBROADCASTSS 20(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 20(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 20(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 4672(DX)
-	PREFETCHT0 4736(DX)
-	PREFETCHT0 4800(DX)
-	VMOVUPS    576(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    640(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x16, R8
-	JCS        patch6
-
-right6:
-	VBROADCASTSS 24(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 24(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 24(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    704(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x17, R8
-	JCS        patch7
-
-right7:
-	VBROADCASTSS 28(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 28(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 28(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 4864(DX)
-	PREFETCHT0 4928(DX)
-	PREFETCHT0 4992(DX)
-	VMOVUPS    768(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    832(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x18, R8
-	JCS        patch8
-
-right8:
-	VBROADCASTSS 32(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 32(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 32(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    896(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x19, R8
-	JCS        patch9
-
-right9:
-	VBROADCASTSS 36(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 36(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 36(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 5056(DX)
-	PREFETCHT0 5120(DX)
-	PREFETCHT0 5184(DX)
-	VMOVUPS    960(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1024(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1a, R8
-	JCS        patch10
-
-right10:
-	VBROADCASTSS 40(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 40(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 40(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1088(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1b, R8
-	JCS        patch11
-
-right11:
-	VBROADCASTSS 44(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 44(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 44(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 5248(DX)
-	PREFETCHT0 5312(DX)
-	PREFETCHT0 5376(DX)
-	VMOVUPS    1152(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1216(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1c, R8
-	JCS        patch12
-
-right12:
-	VBROADCASTSS 48(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 48(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 48(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1280(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1d, R8
-	JCS        patch13
-
-right13:
-	VBROADCASTSS 52(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 52(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 52(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	PREFETCHT0 5440(DX)
-	PREFETCHT0 5504(DX)
-	PREFETCHT0 5568(DX)
-	VMOVUPS    1344(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1408(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1e, R8
-	JCS        patch14
-
-right14:
-	VBROADCASTSS 56(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 56(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 56(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x3e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xe8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1472(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1f, R8
-	JCS        patch15
-
-right15:
-	VBROADCASTSS 60(BX), Z6
-
-	// VDPBF16PS Z25, Z6, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x4e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z6, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x4e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 60(BX)(CX*1), Z7
-
-	// VDPBF16PS Z25, Z7, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x46
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z7, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x46
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 60(BX)(CX*2), Z8
-
-	// VDPBF16PS Z25, Z8, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z8, Z5
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x3e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xe8
-	ADDQ    $0x00000040, BX
-	ADDQ    $0x00000600, DX
-	DECQ    AX
-	JNZ     block
-	MOVQ    c+48(FP), AX
-	MOVQ    ldc+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	VZEROUPPER
-	RET
-
-patch0:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right0
-
-patch1:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right1
-
-patch2:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right2
-
-patch3:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right3
-
-patch4:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right4
-
-patch5:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right5
-
-patch6:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right6
-
-patch7:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right7
-
-patch8:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right8
-
-patch9:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right9
-
-patch10:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right10
-
-patch11:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right11
-
-patch12:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right12
-
-patch13:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right13
-
-patch14:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right14
-
-patch15:
-	VPXORD (DI), Z25, Z25
-	VPXORD 64(DI), Z24, Z24
-	ADDQ   $0x00000080, DI
-	JMP    right15
 
 // func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -17589,1456 +23334,6 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileSqueezed512_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezed512_4(SB), NOSPLIT, $0-72
-	MOVQ       k+0(FP), AX
-	MOVQ       lda+16(FP), CX
-	MOVQ       b+24(FP), DX
-	MOVQ       a+8(FP), BX
-	LEAQ       (BX)(CX*2), SI
-	ADDQ       CX, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	VMOVUPS    (DI), Z0
-	VMOVUPS    64(DI), Z1
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z2
-	VMOVUPS    64(DI), Z3
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z4
-	VMOVUPS    64(DI), Z5
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z6
-	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	MOVQ    head+32(FP), DI
-	MOVQ    patches+40(FP), R8
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
-
-block:
-	VPBROADCASTB (DI), Z29
-	VPADDB       Z30, Z29, Z29
-	MOVL         (DI), R9
-	ADDQ         $0x04, DI
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	VMOVUPS      (DX), Z27
-	VPSRLW       $0x04, Z27, Z28
-	VPANDD       Z31, Z27, Z27
-	VPANDD       Z31, Z28, Z28
-	VPSHUFB      Z27, Z29, Z27
-	VMOVUPS      64(DX), Z26
-	VPUNPCKLBW   Z27, Z26, Z25
-	VPUNPCKHBW   Z27, Z26, Z24
-	BTL          $0x10, R9
-	JCS          patch0
-
-right0:
-	VBROADCASTSS (BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS (BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS (BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS (SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    128(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x11, R9
-	JCS        patch1
-
-right1:
-	VBROADCASTSS 4(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 4(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 4(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 4(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 4288(DX)
-	PREFETCHT0 4352(DX)
-	PREFETCHT0 4416(DX)
-	VMOVUPS    192(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    256(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x12, R9
-	JCS        patch2
-
-right2:
-	VBROADCASTSS 8(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 8(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 8(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 8(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    320(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x13, R9
-	JCS        patch3
-
-right3:
-	VBROADCASTSS 12(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 12(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 12(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 12(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 4480(DX)
-	PREFETCHT0 4544(DX)
-	PREFETCHT0 4608(DX)
-	VMOVUPS    384(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    448(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x14, R9
-	JCS        patch4
-
-right4:
-	VBROADCASTSS 16(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 16(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 16(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 16(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    512(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x15, R9
-	JCS        patch5
-
-right5:
-	VBROADCASTSS 20(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 20(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 20(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 20(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 4672(DX)
-	PREFETCHT0 4736(DX)
-	PREFETCHT0 4800(DX)
-	VMOVUPS    576(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    640(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x16, R9
-	JCS        patch6
-
-right6:
-	VBROADCASTSS 24(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 24(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 24(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 24(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    704(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x17, R9
-	JCS        patch7
-
-right7:
-	VBROADCASTSS 28(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 28(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 28(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 28(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 4864(DX)
-	PREFETCHT0 4928(DX)
-	PREFETCHT0 4992(DX)
-	VMOVUPS    768(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    832(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x18, R9
-	JCS        patch8
-
-right8:
-	VBROADCASTSS 32(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 32(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 32(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 32(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    896(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x19, R9
-	JCS        patch9
-
-right9:
-	VBROADCASTSS 36(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 36(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 36(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 36(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 5056(DX)
-	PREFETCHT0 5120(DX)
-	PREFETCHT0 5184(DX)
-	VMOVUPS    960(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1024(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1a, R9
-	JCS        patch10
-
-right10:
-	VBROADCASTSS 40(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 40(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 40(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 40(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1088(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1b, R9
-	JCS        patch11
-
-right11:
-	VBROADCASTSS 44(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 44(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 44(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 44(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 5248(DX)
-	PREFETCHT0 5312(DX)
-	PREFETCHT0 5376(DX)
-	VMOVUPS    1152(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1216(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1c, R9
-	JCS        patch12
-
-right12:
-	VBROADCASTSS 48(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 48(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 48(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 48(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1280(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1d, R9
-	JCS        patch13
-
-right13:
-	VBROADCASTSS 52(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 52(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 52(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 52(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	PREFETCHT0 5440(DX)
-	PREFETCHT0 5504(DX)
-	PREFETCHT0 5568(DX)
-	VMOVUPS    1344(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1408(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1e, R9
-	JCS        patch14
-
-right14:
-	VBROADCASTSS 56(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 56(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 56(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 56(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE       $0x62
-	BYTE       $0x92
-	BYTE       $0x26
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xf8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1472(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1f, R9
-	JCS        patch15
-
-right15:
-	VBROADCASTSS 60(BX), Z8
-
-	// VDPBF16PS Z25, Z8, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 60(BX)(CX*1), Z9
-
-	// VDPBF16PS Z25, Z9, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x36
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z9, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 60(BX)(CX*2), Z10
-
-	// VDPBF16PS Z25, Z10, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z10, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 60(SI), Z11
-
-	// VDPBF16PS Z25, Z11, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z11, Z7
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x26
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xf8
-	ADDQ    $0x00000040, BX
-	ADDQ    $0x00000040, SI
-	ADDQ    $0x00000600, DX
-	DECQ    AX
-	JNZ     block
-	MOVQ    c+48(FP), AX
-	MOVQ    ldc+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	VZEROUPPER
-	RET
-
-patch0:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right0
-
-patch1:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right1
-
-patch2:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right2
-
-patch3:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right3
-
-patch4:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right4
-
-patch5:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right5
-
-patch6:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right6
-
-patch7:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right7
-
-patch8:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right8
-
-patch9:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right9
-
-patch10:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right10
-
-patch11:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right11
-
-patch12:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right12
-
-patch13:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right13
-
-patch14:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right14
-
-patch15:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right15
-
 // func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tileWiden512_5(SB), NOSPLIT, $0-56
@@ -19917,1739 +24212,6 @@ block:
 	VMOVUPS       Z9, 64(AX)
 	VZEROUPPER
 	RET
-
-// func tileSqueezed512_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezed512_5(SB), NOSPLIT, $0-72
-	MOVQ       k+0(FP), AX
-	MOVQ       lda+16(FP), CX
-	MOVQ       b+24(FP), DX
-	MOVQ       a+8(FP), BX
-	LEAQ       (BX)(CX*2), SI
-	ADDQ       CX, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	VMOVUPS    (DI), Z0
-	VMOVUPS    64(DI), Z1
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z2
-	VMOVUPS    64(DI), Z3
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z4
-	VMOVUPS    64(DI), Z5
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z6
-	VMOVUPS    64(DI), Z7
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z8
-	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	MOVQ    head+32(FP), DI
-	MOVQ    patches+40(FP), R8
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
-
-block:
-	VPBROADCASTB (DI), Z29
-	VPADDB       Z30, Z29, Z29
-	MOVL         (DI), R9
-	ADDQ         $0x04, DI
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	VMOVUPS      (DX), Z27
-	VPSRLW       $0x04, Z27, Z28
-	VPANDD       Z31, Z27, Z27
-	VPANDD       Z31, Z28, Z28
-	VPSHUFB      Z27, Z29, Z27
-	VMOVUPS      64(DX), Z26
-	VPUNPCKLBW   Z27, Z26, Z25
-	VPUNPCKHBW   Z27, Z26, Z24
-	BTL          $0x10, R9
-	JCS          patch0
-
-right0:
-	VBROADCASTSS (BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS (BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS (BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS (SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS (SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    128(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x11, R9
-	JCS        patch1
-
-right1:
-	VBROADCASTSS 4(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 4(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 4(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 4(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 4(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4288(DX)
-	PREFETCHT0 4352(DX)
-	PREFETCHT0 4416(DX)
-	VMOVUPS    192(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    256(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x12, R9
-	JCS        patch2
-
-right2:
-	VBROADCASTSS 8(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 8(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 8(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 8(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 8(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    320(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x13, R9
-	JCS        patch3
-
-right3:
-	VBROADCASTSS 12(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 12(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 12(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 12(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 12(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4480(DX)
-	PREFETCHT0 4544(DX)
-	PREFETCHT0 4608(DX)
-	VMOVUPS    384(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    448(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x14, R9
-	JCS        patch4
-
-right4:
-	VBROADCASTSS 16(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 16(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 16(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 16(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 16(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    512(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x15, R9
-	JCS        patch5
-
-right5:
-	VBROADCASTSS 20(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 20(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 20(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 20(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 20(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4672(DX)
-	PREFETCHT0 4736(DX)
-	PREFETCHT0 4800(DX)
-	VMOVUPS    576(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    640(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x16, R9
-	JCS        patch6
-
-right6:
-	VBROADCASTSS 24(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 24(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 24(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 24(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 24(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    704(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x17, R9
-	JCS        patch7
-
-right7:
-	VBROADCASTSS 28(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 28(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 28(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 28(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 28(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 4864(DX)
-	PREFETCHT0 4928(DX)
-	PREFETCHT0 4992(DX)
-	VMOVUPS    768(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    832(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x18, R9
-	JCS        patch8
-
-right8:
-	VBROADCASTSS 32(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 32(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 32(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 32(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 32(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    896(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x19, R9
-	JCS        patch9
-
-right9:
-	VBROADCASTSS 36(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 36(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 36(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 36(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 36(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 5056(DX)
-	PREFETCHT0 5120(DX)
-	PREFETCHT0 5184(DX)
-	VMOVUPS    960(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1024(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1a, R9
-	JCS        patch10
-
-right10:
-	VBROADCASTSS 40(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 40(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 40(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 40(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 40(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1088(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1b, R9
-	JCS        patch11
-
-right11:
-	VBROADCASTSS 44(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 44(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 44(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 44(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 44(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 5248(DX)
-	PREFETCHT0 5312(DX)
-	PREFETCHT0 5376(DX)
-	VMOVUPS    1152(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1216(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1c, R9
-	JCS        patch12
-
-right12:
-	VBROADCASTSS 48(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 48(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 48(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 48(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 48(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1280(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1d, R9
-	JCS        patch13
-
-right13:
-	VBROADCASTSS 52(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 52(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 52(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 52(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 52(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	PREFETCHT0 5440(DX)
-	PREFETCHT0 5504(DX)
-	PREFETCHT0 5568(DX)
-	VMOVUPS    1344(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1408(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1e, R9
-	JCS        patch14
-
-right14:
-	VBROADCASTSS 56(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 56(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 56(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 56(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 56(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x0e
-	BYTE       $0x48
-	BYTE       $0x52
-	BYTE       $0xc8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1472(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1f, R9
-	JCS        patch15
-
-right15:
-	VBROADCASTSS 60(BX), Z10
-
-	// VDPBF16PS Z25, Z10, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x2e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 60(BX)(CX*1), Z11
-
-	// VDPBF16PS Z25, Z11, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x26
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z11, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 60(BX)(CX*2), Z12
-
-	// VDPBF16PS Z25, Z12, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z12, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 60(SI), Z13
-
-	// VDPBF16PS Z25, Z13, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z13, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 60(SI)(CX*1), Z14
-
-	// VDPBF16PS Z25, Z14, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z14, Z9
-	BYTE    $0x62
-	BYTE    $0x12
-	BYTE    $0x0e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc8
-	ADDQ    $0x00000040, BX
-	ADDQ    $0x00000040, SI
-	ADDQ    $0x00000600, DX
-	DECQ    AX
-	JNZ     block
-	MOVQ    c+48(FP), AX
-	MOVQ    ldc+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	VMOVUPS Z9, 64(AX)
-	VZEROUPPER
-	RET
-
-patch0:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right0
-
-patch1:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right1
-
-patch2:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right2
-
-patch3:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right3
-
-patch4:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right4
-
-patch5:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right5
-
-patch6:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right6
-
-patch7:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right7
-
-patch8:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right8
-
-patch9:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right9
-
-patch10:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right10
-
-patch11:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right11
-
-patch12:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right12
-
-patch13:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right13
-
-patch14:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right14
-
-patch15:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right15
 
 // func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -22660,2022 +25222,6 @@ block:
 	VMOVUPS       Z11, 64(AX)
 	VZEROUPPER
 	RET
-
-// func tileSqueezed512_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezed512_6(SB), NOSPLIT, $0-72
-	MOVQ       k+0(FP), AX
-	MOVQ       lda+16(FP), CX
-	MOVQ       b+24(FP), DX
-	MOVQ       a+8(FP), BX
-	LEAQ       (BX)(CX*2), SI
-	ADDQ       CX, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	VMOVUPS    (DI), Z0
-	VMOVUPS    64(DI), Z1
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z2
-	VMOVUPS    64(DI), Z3
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z4
-	VMOVUPS    64(DI), Z5
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z6
-	VMOVUPS    64(DI), Z7
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z8
-	VMOVUPS    64(DI), Z9
-	ADDQ       R8, DI
-	VMOVUPS    (DI), Z10
-	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	MOVQ    head+32(FP), DI
-	MOVQ    patches+40(FP), R8
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
-
-block:
-	VPBROADCASTB (DI), Z29
-	VPADDB       Z30, Z29, Z29
-	MOVL         (DI), R9
-	ADDQ         $0x04, DI
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	VMOVUPS      (DX), Z27
-	VPSRLW       $0x04, Z27, Z28
-	VPANDD       Z31, Z27, Z27
-	VPANDD       Z31, Z28, Z28
-	VPSHUFB      Z27, Z29, Z27
-	VMOVUPS      64(DX), Z26
-	VPUNPCKLBW   Z27, Z26, Z25
-	VPUNPCKHBW   Z27, Z26, Z24
-	BTL          $0x10, R9
-	JCS          patch0
-
-right0:
-	VBROADCASTSS (BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS (BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS (BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS (SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS (SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS (SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    128(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x11, R9
-	JCS        patch1
-
-right1:
-	VBROADCASTSS 4(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 4(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 4(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 4(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 4(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 4(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4288(DX)
-	PREFETCHT0 4352(DX)
-	PREFETCHT0 4416(DX)
-	VMOVUPS    192(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    256(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x12, R9
-	JCS        patch2
-
-right2:
-	VBROADCASTSS 8(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 8(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 8(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 8(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 8(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 8(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    320(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x13, R9
-	JCS        patch3
-
-right3:
-	VBROADCASTSS 12(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 12(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 12(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 12(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 12(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 12(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4480(DX)
-	PREFETCHT0 4544(DX)
-	PREFETCHT0 4608(DX)
-	VMOVUPS    384(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    448(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x14, R9
-	JCS        patch4
-
-right4:
-	VBROADCASTSS 16(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 16(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 16(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 16(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 16(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 16(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    512(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x15, R9
-	JCS        patch5
-
-right5:
-	VBROADCASTSS 20(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 20(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 20(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 20(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 20(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 20(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4672(DX)
-	PREFETCHT0 4736(DX)
-	PREFETCHT0 4800(DX)
-	VMOVUPS    576(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    640(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x16, R9
-	JCS        patch6
-
-right6:
-	VBROADCASTSS 24(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 24(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 24(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 24(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 24(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 24(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    704(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x17, R9
-	JCS        patch7
-
-right7:
-	VBROADCASTSS 28(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 28(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 28(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 28(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 28(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 28(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 4864(DX)
-	PREFETCHT0 4928(DX)
-	PREFETCHT0 4992(DX)
-	VMOVUPS    768(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    832(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x18, R9
-	JCS        patch8
-
-right8:
-	VBROADCASTSS 32(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 32(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 32(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 32(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 32(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 32(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    896(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x19, R9
-	JCS        patch9
-
-right9:
-	VBROADCASTSS 36(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 36(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 36(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 36(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 36(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 36(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 5056(DX)
-	PREFETCHT0 5120(DX)
-	PREFETCHT0 5184(DX)
-	VMOVUPS    960(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1024(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1a, R9
-	JCS        patch10
-
-right10:
-	VBROADCASTSS 40(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 40(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 40(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 40(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 40(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 40(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1088(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1b, R9
-	JCS        patch11
-
-right11:
-	VBROADCASTSS 44(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 44(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 44(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 44(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 44(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 44(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 5248(DX)
-	PREFETCHT0 5312(DX)
-	PREFETCHT0 5376(DX)
-	VMOVUPS    1152(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1216(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1c, R9
-	JCS        patch12
-
-right12:
-	VBROADCASTSS 48(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 48(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 48(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 48(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 48(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 48(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1280(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1d, R9
-	JCS        patch13
-
-right13:
-	VBROADCASTSS 52(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 52(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 52(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 52(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 52(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 52(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	PREFETCHT0 5440(DX)
-	PREFETCHT0 5504(DX)
-	PREFETCHT0 5568(DX)
-	VMOVUPS    1344(DX), Z27
-	VPSRLW     $0x04, Z27, Z28
-	VPANDD     Z31, Z27, Z27
-	VPANDD     Z31, Z28, Z28
-	VPSHUFB    Z27, Z29, Z27
-	VMOVUPS    1408(DX), Z26
-	VPUNPCKLBW Z27, Z26, Z25
-	VPUNPCKHBW Z27, Z26, Z24
-	BTL        $0x1e, R9
-	JCS        patch14
-
-right14:
-	VBROADCASTSS 56(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 56(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 56(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 56(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 56(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 56(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE       $0x62
-	BYTE       $0x12
-	BYTE       $0x76
-	BYTE       $0x40
-	BYTE       $0x52
-	BYTE       $0xd8
-	VPSHUFB    Z28, Z29, Z28
-	VMOVUPS    1472(DX), Z26
-	VPUNPCKLBW Z28, Z26, Z25
-	VPUNPCKHBW Z28, Z26, Z24
-	BTL        $0x1f, R9
-	JCS        patch15
-
-right15:
-	VBROADCASTSS 60(BX), Z12
-
-	// VDPBF16PS Z25, Z12, Z0
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x1e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 60(BX)(CX*1), Z13
-
-	// VDPBF16PS Z25, Z13, Z2
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x16
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z13, Z3
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xd8
-	VBROADCASTSS 60(BX)(CX*2), Z14
-
-	// VDPBF16PS Z25, Z14, Z4
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x0e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xe1
-
-	// VDPBF16PS Z24, Z14, Z5
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xe8
-	VBROADCASTSS 60(SI), Z15
-
-	// VDPBF16PS Z25, Z15, Z6
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xf1
-
-	// VDPBF16PS Z24, Z15, Z7
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x06
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xf8
-	VBROADCASTSS 60(SI)(CX*1), Z16
-
-	// VDPBF16PS Z25, Z16, Z8
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x7e
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xc1
-
-	// VDPBF16PS Z24, Z16, Z9
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x7e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xc8
-	VBROADCASTSS 60(SI)(CX*2), Z17
-
-	// VDPBF16PS Z25, Z17, Z10
-	BYTE $0x62
-	BYTE $0x12
-	BYTE $0x76
-	BYTE $0x40
-	BYTE $0x52
-	BYTE $0xd1
-
-	// VDPBF16PS Z24, Z17, Z11
-	BYTE    $0x62
-	BYTE    $0x12
-	BYTE    $0x76
-	BYTE    $0x40
-	BYTE    $0x52
-	BYTE    $0xd8
-	ADDQ    $0x00000040, BX
-	ADDQ    $0x00000040, SI
-	ADDQ    $0x00000600, DX
-	DECQ    AX
-	JNZ     block
-	MOVQ    c+48(FP), AX
-	MOVQ    ldc+56(FP), CX
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	VMOVUPS Z9, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z10, (AX)
-	VMOVUPS Z11, 64(AX)
-	VZEROUPPER
-	RET
-
-patch0:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right0
-
-patch1:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right1
-
-patch2:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right2
-
-patch3:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right3
-
-patch4:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right4
-
-patch5:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right5
-
-patch6:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right6
-
-patch7:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right7
-
-patch8:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right8
-
-patch9:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right9
-
-patch10:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right10
-
-patch11:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right11
-
-patch12:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right12
-
-patch13:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right13
-
-patch14:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right14
-
-patch15:
-	VPXORD (R8), Z25, Z25
-	VPXORD 64(R8), Z24, Z24
-	ADDQ   $0x00000080, R8
-	JMP    right15
 
 // func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 // Requires: AVX, FMA3, MMX+
@@ -31113,14 +31659,15 @@ step:
 	VZEROUPPER
 	RET
 
-// func squeezeAVX512(blocks int, panel *byte, to *byte, head *byte, missed *uint64)
+// func squeezeAVX512(blocks int, pair int, panel *byte, to *byte, head *byte, missed *uint64)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV
-TEXT ·squeezeAVX512(SB), NOSPLIT, $0-40
+TEXT ·squeezeAVX512(SB), NOSPLIT, $0-48
 	MOVQ    blocks+0(FP), AX
-	MOVQ    panel+8(FP), CX
-	MOVQ    to+16(FP), DX
-	MOVQ    head+24(FP), BX
-	MOVQ    missed+32(FP), SI
+	MOVQ    panel+16(FP), CX
+	MOVQ    to+24(FP), DX
+	MOVQ    pair+8(FP), BX
+	MOVQ    head+32(FP), SI
+	MOVQ    missed+40(FP), DI
 	VMOVUPS lowerBytes<>+0(SB), Z16
 	VMOVUPS magnitude<>+0(SB), Z17
 	VMOVUPS lowThree<>+0(SB), Z18
@@ -31237,12 +31784,12 @@ block:
 	VPMAXSD       X1, X0, X0
 	VPSHUFD       $0xb1, X0, X1
 	VPMAXSD       X1, X0, X0
-	VMOVD         X0, DI
-	XORL          R8, R8
-	SUBL          $0x07, DI
-	CMOVLLT       R8, DI
-	MOVB          DI, (BX)
-	VMOVD         DI, X1
+	VMOVD         X0, R8
+	XORL          R9, R9
+	SUBL          $0x07, R8
+	CMOVLLT       R9, R8
+	MOVB          R8, (SI)
+	VMOVD         R8, X1
 	VPBROADCASTB  X1, Z20
 	VPANDD        (CX), Z16, Z6
 	VPANDD        64(CX), Z16, Z9
@@ -31253,7 +31800,7 @@ block:
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, (SI)
+	KMOVQ         K1, (DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31268,7 +31815,7 @@ block:
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 8(SI)
+	KMOVQ         K1, 8(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31277,16 +31824,17 @@ block:
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
 	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        256(CX), Z16, Z6
 	VPANDD        320(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 256(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 256(CX), Z8
 	VPSRLW        $0x08, 320(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 16(SI)
+	KMOVQ         K1, 16(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31295,13 +31843,13 @@ block:
 	VPANDD        384(CX), Z16, Z6
 	VPANDD        448(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 320(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 384(CX), Z8
 	VPSRLW        $0x08, 448(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 24(SI)
+	KMOVQ         K1, 24(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31309,17 +31857,18 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 192(DX)
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        512(CX), Z16, Z6
 	VPANDD        576(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 448(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 512(CX), Z8
 	VPSRLW        $0x08, 576(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 32(SI)
+	KMOVQ         K1, 32(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31328,13 +31877,13 @@ block:
 	VPANDD        640(CX), Z16, Z6
 	VPANDD        704(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 512(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 640(CX), Z8
 	VPSRLW        $0x08, 704(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 40(SI)
+	KMOVQ         K1, 40(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31342,17 +31891,18 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 384(DX)
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        768(CX), Z16, Z6
 	VPANDD        832(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 640(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 768(CX), Z8
 	VPSRLW        $0x08, 832(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 48(SI)
+	KMOVQ         K1, 48(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31361,13 +31911,13 @@ block:
 	VPANDD        896(CX), Z16, Z6
 	VPANDD        960(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 704(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 896(CX), Z8
 	VPSRLW        $0x08, 960(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 56(SI)
+	KMOVQ         K1, 56(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31375,17 +31925,18 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 576(DX)
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        1024(CX), Z16, Z6
 	VPANDD        1088(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 832(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 1024(CX), Z8
 	VPSRLW        $0x08, 1088(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 64(SI)
+	KMOVQ         K1, 64(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31394,13 +31945,13 @@ block:
 	VPANDD        1152(CX), Z16, Z6
 	VPANDD        1216(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 896(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 1152(CX), Z8
 	VPSRLW        $0x08, 1216(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 72(SI)
+	KMOVQ         K1, 72(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31408,17 +31959,18 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 768(DX)
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        1280(CX), Z16, Z6
 	VPANDD        1344(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 1024(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 1280(CX), Z8
 	VPSRLW        $0x08, 1344(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 80(SI)
+	KMOVQ         K1, 80(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31427,13 +31979,13 @@ block:
 	VPANDD        1408(CX), Z16, Z6
 	VPANDD        1472(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 1088(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 1408(CX), Z8
 	VPSRLW        $0x08, 1472(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 88(SI)
+	KMOVQ         K1, 88(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31441,17 +31993,18 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 960(DX)
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        1536(CX), Z16, Z6
 	VPANDD        1600(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 1216(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 1536(CX), Z8
 	VPSRLW        $0x08, 1600(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 96(SI)
+	KMOVQ         K1, 96(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31460,13 +32013,13 @@ block:
 	VPANDD        1664(CX), Z16, Z6
 	VPANDD        1728(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 1280(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 1664(CX), Z8
 	VPSRLW        $0x08, 1728(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 104(SI)
+	KMOVQ         K1, 104(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31474,17 +32027,18 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 1152(DX)
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
 	VPANDD        1792(CX), Z16, Z6
 	VPANDD        1856(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 1408(DX)
+	VMOVUPS       Z6, 64(DX)
 	VPSRLW        $0x08, 1792(CX), Z8
 	VPSRLW        $0x08, 1856(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z4
 	VPCMPUB       $0x01, Z20, Z4, K1
-	KMOVQ         K1, 112(SI)
+	KMOVQ         K1, 112(DI)
 	VPSUBB        Z20, Z4, Z4
 	VPANDD        Z18, Z4, Z4
 	VPSRLW        $0x04, Z8, Z8
@@ -31493,13 +32047,13 @@ block:
 	VPANDD        1920(CX), Z16, Z6
 	VPANDD        1984(CX), Z16, Z9
 	VPACKUSWB     Z9, Z6, Z6
-	VMOVUPS       Z6, 1472(DX)
+	VMOVUPS       Z6, 128(DX)
 	VPSRLW        $0x08, 1920(CX), Z8
 	VPSRLW        $0x08, 1984(CX), Z9
 	VPACKUSWB     Z9, Z8, Z8
 	VPANDD        Z17, Z8, Z5
 	VPCMPUB       $0x01, Z20, Z5, K1
-	KMOVQ         K1, 120(SI)
+	KMOVQ         K1, 120(DI)
 	VPSUBB        Z20, Z5, Z5
 	VPANDD        Z18, Z5, Z5
 	VPSRLW        $0x04, Z8, Z8
@@ -31507,60 +32061,102 @@ block:
 	VPORD         Z8, Z5, Z5
 	VPSLLW        $0x04, Z5, Z5
 	VPORD         Z4, Z5, Z4
-	VMOVUPS       Z4, 1344(DX)
-	ADDQ          $0x04, BX
-	ADDQ          $0x00000080, SI
-	ADDQ          $0x00000600, DX
+	VMOVUPS       Z4, (DX)
+	ADDQ          BX, DX
+	ADDQ          $0x04, SI
+	ADDQ          $0x00000080, DI
 	ADDQ          $0x00000800, CX
 	DECQ          AX
 	JNZ           block
 	VZEROUPPER
 	RET
 
-// func fetchLines(lines int, from *byte)
-// Requires: MMX+
-TEXT ·fetchLines(SB), NOSPLIT, $0-16
-	MOVQ lines+0(FP), AX
-	MOVQ from+8(FP), CX
+// func splitAVX512(blocks int, panel *byte, to *byte)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·splitAVX512(SB), NOSPLIT, $0-24
+	MOVQ    blocks+0(FP), AX
+	MOVQ    panel+8(FP), CX
+	MOVQ    to+16(FP), DX
+	MOVQ    CX, BX
+	SHLQ    $0x03, AX
+	VMOVUPS lowerWords<>+0(SB), Z31
 
-line:
-	PREFETCHT1 (CX)
-	ADDQ       $0x40, CX
-	DECQ       AX
-	JNZ        line
+pair:
+	VPANDD    (CX), Z31, Z0
+	VPSRLD    $0x10, (CX), Z2
+	VPANDD    64(CX), Z31, Z1
+	VPSRLD    $0x10, 64(CX), Z3
+	VPACKUSDW Z1, Z0, Z0
+	VPACKUSDW Z3, Z2, Z2
+	VMOVUPS   Z0, 192(DX)
+	VMOVUPS   Z2, (BX)
+	VPANDD    128(CX), Z31, Z0
+	VPSRLD    $0x10, 128(CX), Z2
+	VPANDD    192(CX), Z31, Z1
+	VPSRLD    $0x10, 192(CX), Z3
+	VPACKUSDW Z1, Z0, Z0
+	VPACKUSDW Z3, Z2, Z2
+	VMOVUPS   Z0, 256(DX)
+	VMOVUPS   Z2, 64(BX)
+	VPANDD    256(CX), Z31, Z0
+	VPSRLD    $0x10, 256(CX), Z2
+	VPANDD    320(CX), Z31, Z1
+	VPSRLD    $0x10, 320(CX), Z3
+	VPACKUSDW Z1, Z0, Z0
+	VPACKUSDW Z3, Z2, Z2
+	VMOVUPS   Z0, 320(DX)
+	VMOVUPS   Z2, 128(BX)
+	VPANDD    384(CX), Z31, Z0
+	VPSRLD    $0x10, 384(CX), Z2
+	VPANDD    448(CX), Z31, Z1
+	VPSRLD    $0x10, 448(CX), Z3
+	VPACKUSDW Z1, Z0, Z0
+	VPACKUSDW Z3, Z2, Z2
+	VMOVUPS   Z0, 384(DX)
+	VMOVUPS   Z2, 192(BX)
+	ADDQ      $0x00000200, CX
+	ADDQ      $0x00000100, BX
+	ADDQ      $0x000001c0, DX
+	DECQ      AX
+	JNZ       pair
+	VZEROUPPER
 	RET
 
 // func expandAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·expandAVX512(SB), NOSPLIT, $0-40
-	MOVQ    blocks+0(FP), AX
-	MOVQ    from+8(FP), CX
-	MOVQ    panel+32(FP), DX
-	MOVQ    head+16(FP), BX
-	MOVQ    patches+24(FP), SI
-	VMOVUPS lowNibbles<>+0(SB), Z31
-	VMOVUPS upperBytes<>+0(SB), Z30
+	MOVQ blocks+0(FP), AX
+	MOVQ from+8(FP), CX
+	MOVQ panel+32(FP), DX
+	MOVQ head+16(FP), BX
+	MOVQ patches+24(FP), SI
 
 block:
-	VPBROADCASTB (BX), Z29
-	VPADDB       Z30, Z29, Z29
+	VPBROADCASTB (BX), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
 	MOVL         (BX), DI
 	ADDQ         $0x04, BX
-	VMOVUPS      (CX), Z0
-	VPSRLW       $0x04, Z0, Z1
-	VPANDD       Z31, Z0, Z0
-	VPANDD       Z31, Z1, Z1
-	VPSHUFB      Z0, Z29, Z0
-	VMOVUPS      64(CX), Z4
-	VPUNPCKLBW   Z0, Z4, Z6
-	VPUNPCKHBW   Z0, Z4, Z7
-	BTL          $0x10, DI
-	JCS          patch0
+	MOVL         $0x00000008, R8
+
+pair:
+	PREFETCHT1 8192(CX)
+	PREFETCHT1 8256(CX)
+	PREFETCHT1 8320(CX)
+	VMOVUPS    (CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     lowNibbles<>+0(SB), Z0, Z0
+	VPANDD     lowNibbles<>+0(SB), Z1, Z1
+	VPSHUFB    Z0, Z31, Z0
+	VMOVUPS    64(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x10, DI
+	JCS        patch0
 
 right0:
 	VMOVUPS    Z6, (DX)
 	VMOVUPS    Z7, 64(DX)
-	VPSHUFB    Z1, Z29, Z1
+	VPSHUFB    Z1, Z31, Z1
 	VMOVUPS    128(CX), Z4
 	VPUNPCKLBW Z1, Z4, Z6
 	VPUNPCKHBW Z1, Z4, Z7
@@ -31568,178 +32164,13 @@ right0:
 	JCS        patch1
 
 right1:
-	VMOVUPS    Z6, 128(DX)
-	VMOVUPS    Z7, 192(DX)
-	VMOVUPS    192(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    256(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x12, DI
-	JCS        patch2
-
-right2:
-	VMOVUPS    Z6, 256(DX)
-	VMOVUPS    Z7, 320(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    320(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x13, DI
-	JCS        patch3
-
-right3:
-	VMOVUPS    Z6, 384(DX)
-	VMOVUPS    Z7, 448(DX)
-	VMOVUPS    384(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    448(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x14, DI
-	JCS        patch4
-
-right4:
-	VMOVUPS    Z6, 512(DX)
-	VMOVUPS    Z7, 576(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    512(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x15, DI
-	JCS        patch5
-
-right5:
-	VMOVUPS    Z6, 640(DX)
-	VMOVUPS    Z7, 704(DX)
-	VMOVUPS    576(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    640(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x16, DI
-	JCS        patch6
-
-right6:
-	VMOVUPS    Z6, 768(DX)
-	VMOVUPS    Z7, 832(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    704(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x17, DI
-	JCS        patch7
-
-right7:
-	VMOVUPS    Z6, 896(DX)
-	VMOVUPS    Z7, 960(DX)
-	VMOVUPS    768(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    832(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x18, DI
-	JCS        patch8
-
-right8:
-	VMOVUPS    Z6, 1024(DX)
-	VMOVUPS    Z7, 1088(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    896(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x19, DI
-	JCS        patch9
-
-right9:
-	VMOVUPS    Z6, 1152(DX)
-	VMOVUPS    Z7, 1216(DX)
-	VMOVUPS    960(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    1024(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x1a, DI
-	JCS        patch10
-
-right10:
-	VMOVUPS    Z6, 1280(DX)
-	VMOVUPS    Z7, 1344(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    1088(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x1b, DI
-	JCS        patch11
-
-right11:
-	VMOVUPS    Z6, 1408(DX)
-	VMOVUPS    Z7, 1472(DX)
-	VMOVUPS    1152(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    1216(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x1c, DI
-	JCS        patch12
-
-right12:
-	VMOVUPS    Z6, 1536(DX)
-	VMOVUPS    Z7, 1600(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    1280(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x1d, DI
-	JCS        patch13
-
-right13:
-	VMOVUPS    Z6, 1664(DX)
-	VMOVUPS    Z7, 1728(DX)
-	VMOVUPS    1344(CX), Z0
-	VPSRLW     $0x04, Z0, Z1
-	VPANDD     Z31, Z0, Z0
-	VPANDD     Z31, Z1, Z1
-	VPSHUFB    Z0, Z29, Z0
-	VMOVUPS    1408(CX), Z4
-	VPUNPCKLBW Z0, Z4, Z6
-	VPUNPCKHBW Z0, Z4, Z7
-	BTL        $0x1e, DI
-	JCS        patch14
-
-right14:
-	VMOVUPS    Z6, 1792(DX)
-	VMOVUPS    Z7, 1856(DX)
-	VPSHUFB    Z1, Z29, Z1
-	VMOVUPS    1472(CX), Z4
-	VPUNPCKLBW Z1, Z4, Z6
-	VPUNPCKHBW Z1, Z4, Z7
-	BTL        $0x1f, DI
-	JCS        patch15
-
-right15:
-	VMOVUPS Z6, 1920(DX)
-	VMOVUPS Z7, 1984(DX)
-	ADDQ    $0x00000600, CX
-	ADDQ    $0x00000800, DX
+	VMOVUPS Z6, 128(DX)
+	VMOVUPS Z7, 192(DX)
+	ADDQ    $0x000000c0, CX
+	ADDQ    $0x00000100, DX
+	SHRL    $0x02, DI
+	DECL    R8
+	JNZ     pair
 	DECQ    AX
 	JNZ     block
 	VZEROUPPER
@@ -31757,135 +32188,141 @@ patch1:
 	ADDQ   $0x00000080, SI
 	JMP    right1
 
-patch2:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right2
-
-patch3:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right3
-
-patch4:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right4
-
-patch5:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right5
-
-patch6:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right6
-
-patch7:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right7
-
-patch8:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right8
-
-patch9:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right9
-
-patch10:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right10
-
-patch11:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right11
-
-patch12:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right12
-
-patch13:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right13
-
-patch14:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right14
-
-patch15:
-	VPXORD (SI), Z6, Z6
-	VPXORD 64(SI), Z7, Z7
-	ADDQ   $0x00000080, SI
-	JMP    right15
-
-// func expandAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)
-// Requires: AVX, AVX2
-TEXT ·expandAVX2(SB), NOSPLIT, $0-40
-	MOVQ    blocks+0(FP), AX
-	MOVQ    from+8(FP), CX
-	MOVQ    panel+32(FP), DX
-	MOVQ    head+16(FP), BX
-	MOVQ    patches+24(FP), SI
-	VMOVUPS lowNibbles<>+0(SB), Y15
-	VMOVUPS upperBytes<>+0(SB), Y14
+// func expandFloatsAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·expandFloatsAVX512(SB), NOSPLIT, $0-40
+	MOVQ blocks+0(FP), AX
+	MOVQ from+8(FP), CX
+	MOVQ panel+32(FP), DX
+	MOVQ head+16(FP), BX
+	MOVQ patches+24(FP), SI
 
 block:
-	VPBROADCASTB (BX), Y13
-	VPADDB       Y14, Y13, Y13
+	VPBROADCASTB (BX), Z31
+	VPADDB       upperBytes<>+0(SB), Z31, Z31
 	MOVL         (BX), DI
 	ADDQ         $0x04, BX
-	VMOVUPS      (CX), Y0
-	VPSRLW       $0x04, Y0, Y1
-	VPAND        Y15, Y0, Y0
-	VPAND        Y15, Y1, Y1
-	VMOVUPS      32(CX), Y2
-	VPSRLW       $0x04, Y2, Y3
-	VPAND        Y15, Y2, Y2
-	VPAND        Y15, Y3, Y3
-	VPSHUFB      Y0, Y13, Y0
-	VMOVUPS      64(CX), Y4
-	VPUNPCKLBW   Y0, Y4, Y6
-	VPUNPCKHBW   Y0, Y4, Y8
-	VPSHUFB      Y2, Y13, Y2
-	VMOVUPS      96(CX), Y5
-	VPUNPCKLBW   Y2, Y5, Y7
-	VPUNPCKHBW   Y2, Y5, Y9
-	BTL          $0x10, DI
-	JCS          patch0
+	MOVL         $0x00000008, R8
+
+pair:
+	PREFETCHT1 8192(CX)
+	PREFETCHT1 8256(CX)
+	PREFETCHT1 8320(CX)
+	PREFETCHT1 8384(CX)
+	PREFETCHT1 8448(CX)
+	PREFETCHT1 8512(CX)
+	PREFETCHT1 8576(CX)
+	VMOVUPS    (CX), Z0
+	VPSRLW     $0x04, Z0, Z1
+	VPANDD     lowNibbles<>+0(SB), Z0, Z0
+	VPANDD     lowNibbles<>+0(SB), Z1, Z1
+	VPSHUFB    Z0, Z31, Z0
+	VMOVUPS    64(CX), Z4
+	VPUNPCKLBW Z0, Z4, Z6
+	VPUNPCKHBW Z0, Z4, Z7
+	BTL        $0x10, DI
+	JCS        patch0
+
+right0:
+	VMOVUPS    192(CX), Z4
+	VPUNPCKLWD Z6, Z4, Z8
+	VPUNPCKHWD Z6, Z4, Z6
+	VMOVUPS    Z8, (DX)
+	VMOVUPS    Z6, 64(DX)
+	VMOVUPS    256(CX), Z4
+	VPUNPCKLWD Z7, Z4, Z8
+	VPUNPCKHWD Z7, Z4, Z7
+	VMOVUPS    Z8, 128(DX)
+	VMOVUPS    Z7, 192(DX)
+	VPSHUFB    Z1, Z31, Z1
+	VMOVUPS    128(CX), Z4
+	VPUNPCKLBW Z1, Z4, Z6
+	VPUNPCKHBW Z1, Z4, Z7
+	BTL        $0x11, DI
+	JCS        patch1
+
+right1:
+	VMOVUPS    320(CX), Z4
+	VPUNPCKLWD Z6, Z4, Z8
+	VPUNPCKHWD Z6, Z4, Z6
+	VMOVUPS    Z8, 256(DX)
+	VMOVUPS    Z6, 320(DX)
+	VMOVUPS    384(CX), Z4
+	VPUNPCKLWD Z7, Z4, Z8
+	VPUNPCKHWD Z7, Z4, Z7
+	VMOVUPS    Z8, 384(DX)
+	VMOVUPS    Z7, 448(DX)
+	ADDQ       $0x000001c0, CX
+	ADDQ       $0x00000200, DX
+	SHRL       $0x02, DI
+	DECL       R8
+	JNZ        pair
+	DECQ       AX
+	JNZ        block
+	VZEROUPPER
+	RET
+
+patch0:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right0
+
+patch1:
+	VPXORD (SI), Z6, Z6
+	VPXORD 64(SI), Z7, Z7
+	ADDQ   $0x00000080, SI
+	JMP    right1
+
+// func expandAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·expandAVX2(SB), NOSPLIT, $0-40
+	MOVQ blocks+0(FP), AX
+	MOVQ from+8(FP), CX
+	MOVQ panel+32(FP), DX
+	MOVQ head+16(FP), BX
+	MOVQ patches+24(FP), SI
+
+block:
+	VPBROADCASTB (BX), Y15
+	VPADDB       upperBytes<>+0(SB), Y15, Y15
+	MOVL         (BX), DI
+	ADDQ         $0x04, BX
+	MOVL         $0x00000008, R8
+
+pair:
+	PREFETCHT1 8192(CX)
+	PREFETCHT1 8256(CX)
+	PREFETCHT1 8320(CX)
+	VMOVUPS    (CX), Y0
+	VPSRLW     $0x04, Y0, Y1
+	VPAND      lowNibbles<>+0(SB), Y0, Y0
+	VPAND      lowNibbles<>+0(SB), Y1, Y1
+	VMOVUPS    32(CX), Y2
+	VPSRLW     $0x04, Y2, Y3
+	VPAND      lowNibbles<>+0(SB), Y2, Y2
+	VPAND      lowNibbles<>+0(SB), Y3, Y3
+	VPSHUFB    Y0, Y15, Y0
+	VMOVUPS    64(CX), Y4
+	VPUNPCKLBW Y0, Y4, Y6
+	VPUNPCKHBW Y0, Y4, Y8
+	VPSHUFB    Y2, Y15, Y2
+	VMOVUPS    96(CX), Y5
+	VPUNPCKLBW Y2, Y5, Y7
+	VPUNPCKHBW Y2, Y5, Y9
+	BTL        $0x10, DI
+	JCS        patch0
 
 right0:
 	VMOVUPS    Y6, (DX)
 	VMOVUPS    Y7, 32(DX)
 	VMOVUPS    Y8, 64(DX)
 	VMOVUPS    Y9, 96(DX)
-	VPSHUFB    Y1, Y13, Y1
+	VPSHUFB    Y1, Y15, Y1
 	VMOVUPS    128(CX), Y4
 	VPUNPCKLBW Y1, Y4, Y6
 	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
+	VPSHUFB    Y3, Y15, Y3
 	VMOVUPS    160(CX), Y5
 	VPUNPCKLBW Y3, Y5, Y7
 	VPUNPCKHBW Y3, Y5, Y9
@@ -31893,292 +32330,15 @@ right0:
 	JCS        patch1
 
 right1:
-	VMOVUPS    Y6, 128(DX)
-	VMOVUPS    Y7, 160(DX)
-	VMOVUPS    Y8, 192(DX)
-	VMOVUPS    Y9, 224(DX)
-	VMOVUPS    192(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    224(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    256(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    288(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x12, DI
-	JCS        patch2
-
-right2:
-	VMOVUPS    Y6, 256(DX)
-	VMOVUPS    Y7, 288(DX)
-	VMOVUPS    Y8, 320(DX)
-	VMOVUPS    Y9, 352(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    320(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    352(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x13, DI
-	JCS        patch3
-
-right3:
-	VMOVUPS    Y6, 384(DX)
-	VMOVUPS    Y7, 416(DX)
-	VMOVUPS    Y8, 448(DX)
-	VMOVUPS    Y9, 480(DX)
-	VMOVUPS    384(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    416(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    448(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    480(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x14, DI
-	JCS        patch4
-
-right4:
-	VMOVUPS    Y6, 512(DX)
-	VMOVUPS    Y7, 544(DX)
-	VMOVUPS    Y8, 576(DX)
-	VMOVUPS    Y9, 608(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    512(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    544(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x15, DI
-	JCS        patch5
-
-right5:
-	VMOVUPS    Y6, 640(DX)
-	VMOVUPS    Y7, 672(DX)
-	VMOVUPS    Y8, 704(DX)
-	VMOVUPS    Y9, 736(DX)
-	VMOVUPS    576(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    608(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    640(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    672(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x16, DI
-	JCS        patch6
-
-right6:
-	VMOVUPS    Y6, 768(DX)
-	VMOVUPS    Y7, 800(DX)
-	VMOVUPS    Y8, 832(DX)
-	VMOVUPS    Y9, 864(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    704(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    736(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x17, DI
-	JCS        patch7
-
-right7:
-	VMOVUPS    Y6, 896(DX)
-	VMOVUPS    Y7, 928(DX)
-	VMOVUPS    Y8, 960(DX)
-	VMOVUPS    Y9, 992(DX)
-	VMOVUPS    768(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    800(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    832(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    864(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x18, DI
-	JCS        patch8
-
-right8:
-	VMOVUPS    Y6, 1024(DX)
-	VMOVUPS    Y7, 1056(DX)
-	VMOVUPS    Y8, 1088(DX)
-	VMOVUPS    Y9, 1120(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    896(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    928(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x19, DI
-	JCS        patch9
-
-right9:
-	VMOVUPS    Y6, 1152(DX)
-	VMOVUPS    Y7, 1184(DX)
-	VMOVUPS    Y8, 1216(DX)
-	VMOVUPS    Y9, 1248(DX)
-	VMOVUPS    960(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    992(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    1024(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    1056(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x1a, DI
-	JCS        patch10
-
-right10:
-	VMOVUPS    Y6, 1280(DX)
-	VMOVUPS    Y7, 1312(DX)
-	VMOVUPS    Y8, 1344(DX)
-	VMOVUPS    Y9, 1376(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    1088(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    1120(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x1b, DI
-	JCS        patch11
-
-right11:
-	VMOVUPS    Y6, 1408(DX)
-	VMOVUPS    Y7, 1440(DX)
-	VMOVUPS    Y8, 1472(DX)
-	VMOVUPS    Y9, 1504(DX)
-	VMOVUPS    1152(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    1184(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    1216(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    1248(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x1c, DI
-	JCS        patch12
-
-right12:
-	VMOVUPS    Y6, 1536(DX)
-	VMOVUPS    Y7, 1568(DX)
-	VMOVUPS    Y8, 1600(DX)
-	VMOVUPS    Y9, 1632(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    1280(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    1312(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x1d, DI
-	JCS        patch13
-
-right13:
-	VMOVUPS    Y6, 1664(DX)
-	VMOVUPS    Y7, 1696(DX)
-	VMOVUPS    Y8, 1728(DX)
-	VMOVUPS    Y9, 1760(DX)
-	VMOVUPS    1344(CX), Y0
-	VPSRLW     $0x04, Y0, Y1
-	VPAND      Y15, Y0, Y0
-	VPAND      Y15, Y1, Y1
-	VMOVUPS    1376(CX), Y2
-	VPSRLW     $0x04, Y2, Y3
-	VPAND      Y15, Y2, Y2
-	VPAND      Y15, Y3, Y3
-	VPSHUFB    Y0, Y13, Y0
-	VMOVUPS    1408(CX), Y4
-	VPUNPCKLBW Y0, Y4, Y6
-	VPUNPCKHBW Y0, Y4, Y8
-	VPSHUFB    Y2, Y13, Y2
-	VMOVUPS    1440(CX), Y5
-	VPUNPCKLBW Y2, Y5, Y7
-	VPUNPCKHBW Y2, Y5, Y9
-	BTL        $0x1e, DI
-	JCS        patch14
-
-right14:
-	VMOVUPS    Y6, 1792(DX)
-	VMOVUPS    Y7, 1824(DX)
-	VMOVUPS    Y8, 1856(DX)
-	VMOVUPS    Y9, 1888(DX)
-	VPSHUFB    Y1, Y13, Y1
-	VMOVUPS    1472(CX), Y4
-	VPUNPCKLBW Y1, Y4, Y6
-	VPUNPCKHBW Y1, Y4, Y8
-	VPSHUFB    Y3, Y13, Y3
-	VMOVUPS    1504(CX), Y5
-	VPUNPCKLBW Y3, Y5, Y7
-	VPUNPCKHBW Y3, Y5, Y9
-	BTL        $0x1f, DI
-	JCS        patch15
-
-right15:
-	VMOVUPS Y6, 1920(DX)
-	VMOVUPS Y7, 1952(DX)
-	VMOVUPS Y8, 1984(DX)
-	VMOVUPS Y9, 2016(DX)
-	ADDQ    $0x00000600, CX
-	ADDQ    $0x00000800, DX
+	VMOVUPS Y6, 128(DX)
+	VMOVUPS Y7, 160(DX)
+	VMOVUPS Y8, 192(DX)
+	VMOVUPS Y9, 224(DX)
+	ADDQ    $0x000000c0, CX
+	ADDQ    $0x00000100, DX
+	SHRL    $0x02, DI
+	DECL    R8
+	JNZ     pair
 	DECQ    AX
 	JNZ     block
 	VZEROUPPER
@@ -32199,115 +32359,3 @@ patch1:
 	VPXOR 96(SI), Y9, Y9
 	ADDQ  $0x00000080, SI
 	JMP   right1
-
-patch2:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right2
-
-patch3:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right3
-
-patch4:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right4
-
-patch5:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right5
-
-patch6:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right6
-
-patch7:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right7
-
-patch8:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right8
-
-patch9:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right9
-
-patch10:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right10
-
-patch11:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right11
-
-patch12:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right12
-
-patch13:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right13
-
-patch14:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right14
-
-patch15:
-	VPXOR (SI), Y6, Y6
-	VPXOR 32(SI), Y7, Y7
-	VPXOR 64(SI), Y8, Y8
-	VPXOR 96(SI), Y9, Y9
-	ADDQ  $0x00000080, SI
-	JMP   right15

@@ -57,8 +57,8 @@ func (u *Unit) Pack(mem *Memory, d kernel.DType, k, n int, parts Parts) (*Matrix
 	m.steps = m.f.steps(k)
 	panels := (n + panelCols - 1) / panelCols
 	m.data = mem.Take(PackedBytes(d, k, n))
-	if m.f.squeezing != nil && squeezedBytes(m.steps) < m.steps*m.f.bStep {
-		m.patches = patchesOf(panels, m.steps)
+	if k := m.f.squeezing; k != nil && k.panelBytes(m.steps) < m.steps*m.f.bStep {
+		m.patches = patchesOf(panels, d, len(m.data))
 	}
 	err := u.packPanels(m, panels, parts)
 	if errors.Is(err, errVaried) {
@@ -113,7 +113,7 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 	}
 	wide := panel
 	if m.patches != nil {
-		wide = s.room(squeezeBlocks(m.steps) * squeezeSteps * stepBytes)
+		wide = s.room(m.f.squeezing.wideBytes(m.steps))
 	}
 	top := m.f.pack(m.steps, &rows[0], 4*ld, &wide[0])
 	if largest := math.Float32frombits(top); largest-largest == 0 && toHalf(largest/127) < 0x7c00 {
@@ -181,7 +181,7 @@ func (m *Matrix) panel(p int) []byte {
 
 func (m *Matrix) panelBytes() int {
 	if m.patches != nil {
-		return squeezedBytes(m.steps)
+		return m.f.squeezing.panelBytes(m.steps)
 	}
 	return m.steps * m.f.bStep
 }

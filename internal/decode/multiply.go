@@ -23,13 +23,10 @@ type Product struct {
 
 // stripPanels is the number of panels that a part of a product of many rows
 // has, and blockRows the most rows that are multiplied while their activations
-// stay in the second cache, beside a panel and their part of C. With squeezed
-// panels, which each block of rows must expand, there may be more where that
-// leaves enough parts.
+// stay in the second cache, beside a panel and their part of C.
 const (
-	stripPanels  = 4
-	blockRows    = 192
-	squeezedRows = 256
+	stripPanels = 4
+	blockRows   = 192
 )
 
 // Multiply computes p.
@@ -43,11 +40,7 @@ func (u *Unit) Multiply(p *Product) {
 		strip = max(1, panels/(4*u.cpu.Threads()))
 	}
 	strips := (panels + strip - 1) / strip
-	most := blockRows
-	if n := (p.M + squeezedRows - 1) / squeezedRows; p.W.patches != nil && strips*n >= 3*u.cpu.Threads() {
-		most = squeezedRows
-	}
-	blocks := (p.M + most - 1) / most
+	blocks := (p.M + blockRows - 1) / blockRows
 	rows := roundUp((p.M+blocks-1)/blocks, len(p.W.f.tiles))
 	u.cpu.Each(strips*blocks, func(worker, i int) {
 		r0 := i / strips * rows
@@ -102,83 +95,73 @@ func (j *job) panel(p, s, n int) {
 	w := j.W
 	switch {
 	case w.patches == nil:
-		j.tiles(p, s, n, ptr(w.data, (p*w.steps+s)*w.f.bStep))
+		j.tiles(0, p, s, n, ptr(w.data, (p*w.steps+s)*w.f.bStep))
 	case j.m <= len(w.f.squeezing.tiles):
 		j.squeezed(p)
 	case j.m <= len(w.f.tiles):
 		j.expanded(p, s, n, fewSteps)
 	default:
-		j.manyExpanded(p, s, n)
+		j.expanded(p, s, n, n)
 	}
 }
 
-// tiles multiplies all rows by n steps from s on of panel p, which lie at b.
-func (j *job) tiles(p, s, n int, b *byte) {
+// tiles multiplies rows [from,j.m) by n steps from s on of panel p, which lie at
+// b.
+func (j *job) tiles(from, p, s, n int, b *byte) {
 	tiles, stride := j.W.f.tiles, j.A.stride
-	j.each(len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
+	j.each(from, j.m, len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
 		tiles[m-1](n, a, stride, b, c, ldc, acc)
 	})
 }
 
-// expanded multiplies by n steps of a squeezed panel, so many at a time.
+// expanded multiplies by n steps of a squeezed panel, so many at a time. The
+// first rows expand them, where that is possible.
 func (j *job) expanded(p, s, n, some int) {
 	panel := j.W.squeezed(p)
-	wide := j.s.room(roundUp(some, squeezeSteps) * j.W.f.bStep)
+	wide := j.s.room(panel.k.wideBytes(some))
 	for end := s + n; s < end; s += some {
 		some = min(some, end-s)
-		panel.expand(wide, s, some)
-		j.tiles(p, s, some, &wide[0])
-	}
-}
-
-// manyExpanded multiplies many rows by n steps of a squeezed panel, and asks for
-// those of the next panel meanwhile: nothing else is done while they are expanded.
-func (j *job) manyExpanded(p, s, n int) {
-	panel, next := j.W.squeezed(p), []byte(nil)
-	if (p+1)*panelCols < j.W.N {
-		after := j.W.squeezed(p + 1)
-		next = after.blocks[s/squeezeSteps*squeezeBytes:][:squeezeBlocks(n)*squeezeBytes]
-	}
-	wide := j.s.room(squeezeBlocks(n) * squeezeSteps * stepBytes)
-	panel.expand(wide, s, n)
-	tiles, stride := j.W.f.tiles, j.A.stride
-	part := len(next) / lineBytes * len(tiles) / j.m * lineBytes
-	j.each(len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
-		if part > 0 && part <= len(next) {
-			panel.k.fetch(part/lineBytes, &next[0])
-			next = next[part:]
+		rows := 0
+		if first := panel.k.first; first != nil && j.m >= firstRows && some%panel.k.steps == 0 {
+			rows = firstRows
+			from, head := panel.at(s)
+			j.each(0, rows, rows, p, s, func(_ int, a *byte, c *float32, ldc, acc int) {
+				first(some/panel.k.steps, a, j.A.stride, from, head, panel.patchesFrom(s), &wide[0], c, ldc, acc)
+			})
+		} else {
+			panel.expand(wide, s, some)
 		}
-		tiles[m-1](n, a, stride, &wide[0], c, ldc, acc)
-	})
+		j.tiles(rows, p, s, some, &wide[0])
+	}
 }
 
 // squeezed multiplies few rows by all of a squeezed panel. What is no whole block
 // at its end is expanded.
 func (j *job) squeezed(p int) {
 	panel, stride := j.W.squeezed(p), j.A.stride
-	whole := panel.steps / squeezeSteps
+	whole := panel.steps / panel.k.steps
 	from, head := panel.at(0)
 	patches, tiles := panel.patchesFrom(0), panel.k.tiles
 	if whole > 0 {
-		j.each(len(tiles), p, 0, func(m int, a *byte, c *float32, ldc, acc int) {
+		j.each(0, j.m, len(tiles), p, 0, func(m int, a *byte, c *float32, ldc, acc int) {
 			tiles[m-1](whole, a, stride, from, head, patches, c, ldc, acc)
 		})
 	}
-	if s := whole * squeezeSteps; s < panel.steps {
-		j.expanded(p, s, panel.steps-s, squeezeSteps)
+	if s := whole * panel.k.steps; s < panel.steps {
+		j.expanded(p, s, panel.steps-s, panel.k.steps)
 	}
 }
 
-// each runs f for pieces of at most most rows from step s of panel p on: where
-// their activations and sums lie, and whether sums are there already.
-func (j *job) each(most, p, s int, f func(m int, a *byte, c *float32, ldc, acc int)) {
+// each runs f for pieces of at most most of rows [from,to) from step s of panel p
+// on: where their activations and sums lie, and whether sums are there already.
+func (j *job) each(from, to, most, p, s int, f func(m int, a *byte, c *float32, ldc, acc int)) {
 	acc := 0
 	if s > 0 {
 		acc = 1
 	}
 	cols := min(panelCols, j.W.N-p*panelCols)
-	tiles(j.m, most, func(r, m int) {
-		r += j.r0
+	tiles(to-from, most, func(r, m int) {
+		r += j.r0 + from
 		at := r*j.LDC + p*panelCols
 		if cols == panelCols {
 			f(m, j.A.at(r, s), floatPtr(j.C, at), 4*j.LDC, acc)

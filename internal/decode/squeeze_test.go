@@ -2,6 +2,7 @@ package decode
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -10,8 +11,8 @@ import (
 	"promptgen/internal/kernel"
 )
 
-// squeezings are those of this machine, and the reference in Go.
-func squeezings(t *testing.T, f func(t *testing.T, u *Unit, k *squeezing)) {
+// squeezings are those of this machine for bf16 and fp32, and the reference in Go.
+func squeezings(t *testing.T, f func(t *testing.T, u *Unit, d kernel.DType, k *squeezing)) {
 	for _, isa := range kernel.ISAs() {
 		cpu, err := kernel.New(kernel.Options{ISA: isa, Threads: 2})
 		if err != nil {
@@ -19,12 +20,21 @@ func squeezings(t *testing.T, f func(t *testing.T, u *Unit, k *squeezing)) {
 		}
 		t.Cleanup(cpu.Close)
 		u := New(cpu)
-		k := u.k.bf16.squeezing
-		if k == nil {
-			k = &squeezing{squeeze: squeezeGo, expand: expandGo}
+		for _, d := range []kernel.DType{kernel.BF16, kernel.FP32} {
+			k := u.k.format(d).squeezing
+			if k == nil {
+				k = reference(d)
+			}
+			t.Run(fmt.Sprintf("%s/%v", isa, d), func(t *testing.T) { f(t, u, d, k) })
 		}
-		t.Run(isa, func(t *testing.T) { f(t, u, k) })
 	}
+}
+
+func reference(d kernel.DType) *squeezing {
+	if d == kernel.FP32 {
+		return squeezingF32(splitGo, squeezeGo)
+	}
+	return squeezingBF16(squeezeGo)
 }
 
 // varied is weights of usual magnitudes, of which one in rare is of any.
@@ -42,29 +52,32 @@ func varied(r *rand.Rand, n, rare int) []float32 {
 // What is squeezed is expanded to what it was, whatever it was, and every
 // instruction set squeezes to the same bytes.
 func TestSqueeze(t *testing.T) {
-	reference := &squeezing{squeeze: squeezeGo, expand: expandGo}
-	squeezings(t, func(t *testing.T, u *Unit, k *squeezing) {
+	squeezings(t, func(t *testing.T, u *Unit, d kernel.DType, k *squeezing) {
 		r := rand.New(rand.NewPCG(21, 22))
 		for _, steps := range []int{16, 48, 51, 80} {
 			for _, rare := range []int{1, 20, 1 << 30} {
-				wide := aligned(squeezeBlocks(steps) * squeezeSteps * stepBytes)
-				for i, v := range varied(r, steps*panelWords, rare) {
-					le.PutUint16(wide[2*i:], uint16(math.Float32bits(v)>>16))
+				wide := aligned(k.wideBytes(steps))
+				for i := range steps * stepBytes / 4 {
+					v := math.Float32bits(varied(r, 1, rare)[0])
+					if d == kernel.BF16 {
+						v = v&^0xffff | math.Float32bits(varied(r, 1, rare)[0])>>16
+					}
+					le.PutUint32(wide[4*i:], v)
 				}
 				var s scratch
 				var made [2]squeezedPanel
-				for i, k := range []*squeezing{reference, k} {
-					data := aligned(squeezedBytes(steps))
-					p := squeezedPanel{k: k, steps: steps, head: data[:headBytes(steps)], blocks: data[headBytes(steps):]}
-					p.patches = p.squeeze(&s, wide, panelCols)
+				for i, k := range []*squeezing{reference(d), k} {
+					data := aligned(k.panelBytes(steps))
+					p := squeezedPanel{k: k, steps: steps, head: data[:k.headBytes(steps)], blocks: data[k.headBytes(steps):]}
+					p.patches = p.squeeze(&s, bytes.Clone(wide), panelCols)
 					made[i] = p
 				}
 				a, b := made[0], made[1]
 				if !bytes.Equal(a.head, b.head) || !bytes.Equal(a.blocks, b.blocks) || !bytes.Equal(a.patches, b.patches) {
 					t.Fatalf("%d steps, rare %d: squeezed otherwise than in Go", steps, rare)
 				}
-				for first := 0; first < steps; first += 2 * squeezeSteps {
-					got := aligned(squeezeBlocks(steps-first) * squeezeSteps * stepBytes)
+				for first := 0; first < steps; first += 2 * k.steps {
+					got := aligned(k.wideBytes(steps - first))
 					b.expand(got, first, steps-first)
 					if n := (steps - first) * stepBytes; !bytes.Equal(got[:n], wide[first*stepBytes:][:n]) {
 						t.Fatalf("%d steps, rare %d: steps from %d on are not what they were", steps, rare, first)
@@ -79,27 +92,28 @@ func TestSqueeze(t *testing.T) {
 // is not, for any number of rows; it takes less memory, and what it leaves is the
 // next one's. One of too many magnitudes is not squeezed.
 func TestSqueezedMatrix(t *testing.T) {
-	squeezings(t, func(t *testing.T, u *Unit, _ *squeezing) {
-		k := u.k.bf16.squeezing
+	squeezings(t, func(t *testing.T, u *Unit, d kernel.DType, _ *squeezing) {
+		f := u.k.format(d)
+		k := f.squeezing
 		if k == nil {
 			t.Skip("not squeezed at this level")
 		}
 		r := rand.New(rand.NewPCG(23, 24))
-		for _, shape := range [][2]int{{28, 32}, {64, 32}, {800, 70}, {2050, 40}, {96, 300}} {
+		for _, shape := range [][2]int{{30, 32}, {64, 32}, {96, 300}, {801, 70}, {2050, 40}, {3072, 32}} {
 			for _, rare := range []int{2, 20000} {
 				kk, n := shape[0], shape[1]
 				w := varied(r, kk*n, rare)
 				parts := func(_, lo, hi int) (Part, error) { return Part{Columns: w[lo*kk : hi*kk]}, nil }
-				mem := NewMemory([]int{PackedBytes(kernel.BF16, kk, n), PackedBytes(kernel.BF16, kk, n), FloatBytes(16)}, nil)
+				mem := NewMemory([]int{PackedBytes(d, kk, n), PackedBytes(d, kk, n), FloatBytes(16)}, nil)
 				var m [2]*Matrix
 				for i := range m {
-					u.k.bf16.squeezing = []*squeezing{nil, k}[i]
+					f.squeezing = []*squeezing{nil, k}[i]
 					var err error
-					if m[i], err = u.Pack(mem, kernel.BF16, kk, n, parts); err != nil {
+					if m[i], err = u.Pack(mem, d, kk, n, parts); err != nil {
 						t.Fatal(err)
 					}
 				}
-				u.k.bf16.squeezing = k
+				f.squeezing = k
 				if after := mem.Take(lineBytes); ptr(m[1].data, roundUp(len(m[1].data), lineBytes)) != &after[0] {
 					t.Errorf("%v: what is left behind a squeezed matrix is not taken next", shape)
 				}
@@ -118,7 +132,7 @@ func TestSqueezedMatrix(t *testing.T) {
 				}
 				for _, rows := range []int{1, 2, 6, 7, 12, 13, 40} {
 					var a Operand
-					u.Shape(&a, kernel.BF16, rows, kk)
+					u.Shape(&a, d, rows, kk)
 					for i := range rows {
 						u.Set(&a, i, varied(r, kk, 1<<30))
 					}

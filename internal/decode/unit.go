@@ -20,7 +20,7 @@ type scratch struct {
 	out    []float32 // and of sums over values
 	q, p   Operand   // queries, probabilities
 
-	wide   []byte   // bf16 panels: steps before they are squeezed, or expanded
+	wide   []byte   // panels: steps before they are squeezed, or expanded
 	missed []uint64 // and the upper bytes without a code
 }
 

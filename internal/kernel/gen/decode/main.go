@@ -16,12 +16,15 @@ func main() {
 	for m := 1; m <= 12; m++ {
 		floatTile("tileF32x512", zmm, m, fmaF32)
 		floatTile("tileBF16x512", zmm, m, dotBF16)
+		squeezedTile("tileSqueezedBF16", m, false, false)
+		squeezedTile("tileSqueezedF32", m, true, false)
 	}
+	squeezedTile("tileExpandBF16", 12, false, true)
+	squeezedTile("tileExpandF32", 12, true, true)
 	for m := 1; m <= 6; m++ {
 		floatTile("tileWiden512", zmm, m, widen)
 		quantTile("tileQ8x512", m, q8)
 		quantTile("tileQ4x512", m, q4)
-		squeezedTile(m)
 	}
 	for m := 1; m <= 3; m++ {
 		floatTile("tileF32x256", ymm, m, fmaF32)
@@ -44,9 +47,10 @@ func main() {
 	packQ8()
 	packQ4()
 	squeeze()
-	fetch()
-	expand("expandAVX512", zmm)
-	expand("expandAVX2", ymm)
+	split()
+	expand("expandAVX512", zmm, false)
+	expand("expandFloatsAVX512", zmm, true)
+	expand("expandAVX2", ymm, false)
 	Generate()
 }
 

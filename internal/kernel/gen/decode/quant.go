@@ -224,7 +224,7 @@ var (
 	upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127    Mem
 	roundHalf, lowByte, minusEighth, eightAndHalf, fifteen, oneFloat Mem
 
-	upperBytes, lowerBytes, magnitude, lowThree, bitThree Mem
+	upperBytes, lowerBytes, lowerWords, magnitude, lowThree, bitThree Mem
 )
 
 // constants, each filling 64 bytes.
@@ -249,6 +249,7 @@ func constants() {
 	fifteen = fill("fifteen", 15)
 	oneFloat = fill("oneFloat", 0x3f800000)
 	lowerBytes = fill("lowerBytes", 0x00ff00ff)
+	lowerWords = fill("lowerWords", 0x0000ffff)
 	magnitude = fill("magnitude", 0x7f7f7f7f)
 	lowThree = fill("lowThree", 0x07070707)
 	bitThree = fill("bitThree", 0x08080808)

@@ -10,12 +10,15 @@ import (
 	"promptgen/internal/kernel/gen/evex"
 )
 
-// A squeezed block is 16 steps of pairs of bf16 as codes of 4 bits for their upper
-// bytes and the lower bytes as they are; for two steps 64 bytes of codes, then
-// twice 64 lower bytes. Its head is the table's first entry and, in the upper 16
-// bits, the steps to which a patch is XORed.
+// A squeezed block is 16 ranks of 64 halves of weights as codes of 4 bits for
+// their upper bytes and the lower bytes as they are; for two ranks 64 bytes of
+// codes, then twice 64 lower bytes, and of fp32 the other halves. Its head is the
+// table's first entry and, in the upper 16 bits, the ranks to which a patch is
+// XORed.
 const (
+	rankBytes   = 128 // of halves that are not squeezed
 	pairBytes   = 192
+	floatBytes  = pairBytes + 2*rankBytes // of a pair of fp32
 	pairsABlock = 8
 	squeezeHead = 4
 )
@@ -23,29 +26,36 @@ const (
 // unsqueezing is what undoing a block needs. Patches are seldom, so that they are
 // put in behind the function's end.
 type unsqueezing struct {
-	regs                  []VecPhysical
-	width                 int
-	nibbles, upper, table VecPhysical
-	head, patch, flags    Register
-	late                  []func()
+	width              int
+	table              VecPhysical
+	head, patch, flags Register
+	pairs              Register // still to do in the block
+	late               []func()
 }
 
-// unsqueeze takes the last three of regs.
+// unsqueeze takes the last of regs.
 func unsqueeze(regs []VecPhysical) *unsqueezing {
 	n := len(regs)
-	q := &unsqueezing{regs: regs, width: 2 * n, nibbles: regs[n-1], upper: regs[n-2], table: regs[n-3]}
-	q.head, q.patch, q.flags = Load(Param("head"), GP64()), Load(Param("patches"), GP64()), GP32()
-	VMOVUPS(lowNibbles, q.nibbles)
-	VMOVUPS(upperBytes, q.upper)
+	q := &unsqueezing{width: 2 * n, table: regs[n-1]}
+	q.head, q.patch, q.flags, q.pairs = Load(Param("head"), GP64()), Load(Param("patches"), GP64()), GP32(), GP32()
 	return q
 }
 
-// block begins one.
-func (q *unsqueezing) block() {
+// blocks runs pair for all pairs of k blocks.
+func (q *unsqueezing) blocks(k Register, pair func()) {
+	Label("block")
 	VPBROADCASTB(Mem{Base: q.head}, q.table)
-	VPADDB(q.upper, q.table, q.table)
+	VPADDB(upperBytes, q.table, q.table)
 	MOVL(Mem{Base: q.head}, q.flags)
 	ADDQ(Imm(squeezeHead), q.head)
+	MOVL(U32(pairsABlock), q.pairs)
+	Label("pair")
+	pair()
+	SHRL(Imm(2), q.flags)
+	DECL(q.pairs)
+	JNZ(LabelRef("pair"))
+	DECQ(k)
+	JNZ(LabelRef("block"))
 }
 
 // codes loads those of a pair of steps, one register each.
@@ -54,14 +64,14 @@ func (q *unsqueezing) codes(from Mem, codes [2]VecPhysical) {
 	VPSRLW(U8(4), codes[0], codes[1])
 	for _, c := range codes {
 		if q.width == 64 {
-			VPANDD(q.nibbles, c, c)
+			VPANDD(lowNibbles, c, c)
 		} else {
-			VPAND(q.nibbles, c, c)
+			VPAND(lowNibbles, c, c)
 		}
 	}
 }
 
-// words makes a step's weights of its codes and lower bytes; code and lower end
+// words makes a rank's halves of its codes and lower bytes; code and lower end
 // in rubble.
 func (q *unsqueezing) words(code VecPhysical, from Mem, lower, first, last VecPhysical) {
 	VPSHUFB(code, q.table, code)
@@ -70,7 +80,7 @@ func (q *unsqueezing) words(code VecPhysical, from Mem, lower, first, last VecPh
 	VPUNPCKHBW(code, lower, last)
 }
 
-// patches puts right step i of a block, which lies in so many registers.
+// patches puts right rank i of a pair, which lies in so many registers.
 func (q *unsqueezing) patches(i int, words ...VecPhysical) {
 	patch, back := fmt.Sprintf("patch%d", i), fmt.Sprintf("right%d", i)
 	BTL(U8(uint8(16+i)), q.flags)
@@ -85,7 +95,7 @@ func (q *unsqueezing) patches(i int, words ...VecPhysical) {
 				VPXOR(Mem{Base: q.patch, Disp: n * q.width}, w, w)
 			}
 		}
-		ADDQ(U32(panelBytes), q.patch)
+		ADDQ(U32(rankBytes), q.patch)
 		JMP(LabelRef(back))
 	})
 }
@@ -97,98 +107,164 @@ func (q *unsqueezing) end() {
 	}
 }
 
-// expand makes panels of bf16 out of blocks.
-func expand(name string, regs []VecPhysical) {
+// floats makes a step's weights of its upper halves, which end in rubble, and its
+// lower ones.
+func (q *unsqueezing) floats(from Mem, lower, upper, first VecPhysical) (first16, last16 VecPhysical) {
+	VMOVUPS(from, lower)
+	VPUNPCKLWD(upper, lower, first)
+	VPUNPCKHWD(upper, lower, upper)
+	return first, upper
+}
+
+// expand makes panels of bf16 out of blocks, or of fp32, for which regs must be
+// zmm.
+func expand(name string, regs []VecPhysical, f32 bool) {
 	TEXT(name, NOSPLIT, "func(blocks int, from, head, patches, panel *byte)")
 	Pragma("noescape")
 	n, from, to := Load(Param("blocks"), GP64()), Load(Param("from"), GP64()), Load(Param("panel"), GP64())
 	q := unsqueeze(regs)
-	parts := 64 / q.width
-	Label("block")
-	q.block()
-	for pair := range pairsABlock {
-		at := func(line, part int) Mem {
-			return Mem{Base: from, Disp: pair*pairBytes + 64*line + part*q.width}
-		}
-		var codes [2][2]VecPhysical // of parts, of steps
+	parts, bytes, wide := 64/q.width, pairBytes, 2*rankBytes
+	if f32 {
+		bytes, wide = floatBytes, 2*wide
+	}
+	q.blocks(n, func() {
+		askAhead(from, bytes)
+		at := func(line, part int) Mem { return Mem{Base: from, Disp: 64*line + part*q.width} }
+		var codes [2][2]VecPhysical // of parts, of ranks
 		for part := range parts {
 			codes[part] = [2]VecPhysical{regs[2*part], regs[2*part+1]}
 			q.codes(at(0, part), codes[part])
 		}
-		for step := range 2 {
+		for rank := range 2 {
 			const lower, first = 4, 6
 			words := regs[first:][:2*parts] // in the order of memory: the first halves of all parts, the last
 			for part := range parts {
-				q.words(codes[part][step], at(1+step, part), regs[lower+part], words[part], words[parts+part])
+				q.words(codes[part][rank], at(1+rank, part), regs[lower+part], words[part], words[parts+part])
 			}
-			q.patches(2*pair+step, words...)
+			q.patches(rank, words...)
 			for i, w := range words {
-				VMOVUPS(w, Mem{Base: to, Disp: (2*pair+step)*panelBytes + i*q.width})
+				if f32 {
+					step := 2*rank + i
+					a, b := q.floats(at(3+step, 0), regs[lower], w, regs[first+2])
+					VMOVUPS(a, Mem{Base: to, Disp: step * panelBytes})
+					VMOVUPS(b, Mem{Base: to, Disp: step*panelBytes + 64})
+					continue
+				}
+				VMOVUPS(w, Mem{Base: to, Disp: rank*rankBytes + i*q.width})
 			}
 		}
-	}
-	ADDQ(U32(pairsABlock*pairBytes), from)
-	ADDQ(U32(2*pairsABlock*panelBytes), to)
-	DECQ(n)
-	JNZ(LabelRef("block"))
+		ADDQ(U32(uint32(bytes)), from)
+		ADDQ(U32(uint32(wide)), to)
+	})
 	end()
 	q.end()
 }
 
-// fetch asks for so many lines, in the second cache.
-func fetch() {
-	TEXT("fetchLines", NOSPLIT, "func(lines int, from *byte)")
-	Pragma("noescape")
-	n, from := Load(Param("lines"), GP64()), Load(Param("from"), GP64())
-	Label("line")
-	PREFETCHT1(Mem{Base: from})
-	ADDQ(Imm(64), from)
-	DECQ(n)
-	JNZ(LabelRef("line"))
-	RET()
+// askAhead asks for as many bytes as are used next, to be in the second cache: the
+// first is for what the tile itself reads and writes.
+func askAhead(from Register, bytes int) {
+	for line := 0; line < bytes; line += 64 {
+		PREFETCHT1(Mem{Base: from, Disp: line + 4*ahead})
+	}
 }
 
-// squeezedTile multiplies blocks without expanding them in memory: what a tile
-// of pairs of bf16 does, to the bit.
-func squeezedTile(m int) {
-	t := beginAs("func(k int, a *byte, lda int, b, head, patches *byte, c *float32, ldc, acc int)", "tileSqueezed512", zmm, m)
+// squeezedTile multiplies blocks as they are: what a tile of pairs of bf16, or of
+// fp32, does, to the bit. It may leave in wide what it made of them.
+func squeezedTile(name string, m int, f32, leave bool) {
+	signature, wide := "func(k int, a *byte, lda int, b, head, patches *byte, c *float32, ldc, acc int)", Register(nil)
+	if leave {
+		signature = "func(k int, a *byte, lda int, b, head, patches, wide *byte, c *float32, ldc, acc int)"
+	}
+	t := beginAs(signature, name, zmm, m)
+	if leave {
+		wide = Load(Param("wide"), GP64())
+	}
 	q := unsqueeze(zmm)
-	const codes, lower, first, last = 27, 26, 25, 24
-	Label("block")
-	q.block()
-	for pair := range pairsABlock {
-		at := func(line int) Mem { return Mem{Base: t.b, Disp: pair*pairBytes + 64*line} }
-		for line := range 3 {
-			m := at(line)
-			m.Disp += 2 * ahead
-			PREFETCHT0(m)
+	const codes, lower, first, other = 29, 28, 27, 26
+	// Up to so many rows the processor begins to load early enough by itself.
+	alone := 1
+	spare, steps, bytes := first-2*m, 2, pairBytes
+	if f32 {
+		alone, spare, steps, bytes = 3, spare-1, 2*steps, floatBytes
+	}
+	multiply := func(step, b0, b1 int, product func(acc, a, b int)) {
+		if leave {
+			VMOVUPS(zmm[b0], Mem{Base: wide, Disp: step * panelBytes})
+			VMOVUPS(zmm[b1], Mem{Base: wide, Disp: step*panelBytes + 64})
 		}
-		q.codes(at(0), [2]VecPhysical{zmm[codes], zmm[codes+1]})
-		for step := range 2 {
-			q.words(zmm[codes+step], at(1+step), zmm[lower], zmm[first], zmm[last])
-			q.patches(2*pair+step, zmm[first], zmm[last])
-			for i := range m {
-				a := 2*m + i%(last-2*m)
-				VBROADCASTSS(t.row(i, 4*(2*pair+step)), zmm[a])
-				evex.DPBF16(2*i, a, first)
-				evex.DPBF16(2*i+1, a, last)
-			}
+		for i := range m {
+			a := 2*m + i%spare
+			VBROADCASTSS(t.row(i, 4*step), zmm[a])
+			product(2*i, a, b0)
+			product(2*i+1, a, b1)
 		}
 	}
-	t.advance(4*2*pairsABlock, pairsABlock*pairBytes)
-	DECQ(t.k)
-	JNZ(LabelRef("block"))
+	q.blocks(t.k, func() {
+		at := func(line int) Mem { return Mem{Base: t.b, Disp: 64 * line} }
+		if m > alone {
+			askAhead(t.b, bytes)
+		}
+		q.codes(at(0), [2]VecPhysical{zmm[codes], zmm[codes+1]})
+		for rank := range 2 {
+			last := codes + rank
+			q.words(zmm[last], at(1+rank), zmm[lower], zmm[first], zmm[last])
+			q.patches(rank, zmm[first], zmm[last])
+			if !f32 {
+				multiply(rank, first, last, evex.DPBF16)
+				continue
+			}
+			for i, upper := range []int{first, last} {
+				step := 2*rank + i
+				q.floats(at(3+step), zmm[lower], zmm[upper], zmm[other])
+				multiply(step, other, upper, func(acc, a, b int) { VFMADD231PS(zmm[b], zmm[a], zmm[acc]) })
+			}
+		}
+		t.advance(4*steps, bytes)
+		if leave {
+			ADDQ(U32(uint32(steps*panelBytes)), wide)
+		}
+	})
 	t.finish()
 	q.end()
+}
+
+// split makes, of blocks of fp32, a panel of their upper halves in the same place,
+// and takes the lower ones to where they lie beside what is squeezed.
+func split() {
+	TEXT("splitAVX512", NOSPLIT, "func(blocks int, panel, to *byte)")
+	Pragma("noescape")
+	n, from, to := Load(Param("blocks"), GP64()), Load(Param("panel"), GP64()), Load(Param("to"), GP64())
+	halves := GP64()
+	MOVQ(from, halves)
+	SHLQ(Imm(3), n)
+	VMOVUPS(lowerWords, Z31)
+	Label("pair")
+	for step := range 4 {
+		for i := range 2 {
+			m := Mem{Base: from, Disp: step*panelBytes + 64*i}
+			VPANDD(m, Z31, zmm[i])
+			VPSRLD(Imm(16), m, zmm[2+i])
+		}
+		VPACKUSDW(Z1, Z0, Z0)
+		VPACKUSDW(Z3, Z2, Z2)
+		VMOVUPS(Z0, Mem{Base: to, Disp: pairBytes + 64*step})
+		VMOVUPS(Z2, Mem{Base: halves, Disp: 64 * step})
+	}
+	ADDQ(U32(4*panelBytes), from)
+	ADDQ(U32(2*rankBytes), halves)
+	ADDQ(U32(floatBytes), to)
+	DECQ(n)
+	JNZ(LabelRef("pair"))
+	end()
 }
 
 // squeeze makes blocks of a panel, and tells which upper bytes lie below a
 // block's base.
 func squeeze() {
-	TEXT("squeezeAVX512", NOSPLIT, "func(blocks int, panel, to, head *byte, missed *uint64)")
+	TEXT("squeezeAVX512", NOSPLIT, "func(blocks, pair int, panel, to, head *byte, missed *uint64)")
 	Pragma("noescape")
 	n, from, to := Load(Param("blocks"), GP64()), Load(Param("panel"), GP64()), Load(Param("to"), GP64())
-	head, missed := Load(Param("head"), GP64()), Load(Param("missed"), GP64())
+	stride, head, missed := Load(Param("pair"), GP64()), Load(Param("head"), GP64()), Load(Param("missed"), GP64())
 	const top, lowers, mags, sevens, eights, base = 0, 16, 17, 18, 19, 20
 	VMOVUPS(lowerBytes, zmm[lowers])
 	VMOVUPS(magnitude, zmm[mags])
@@ -218,11 +294,11 @@ func squeeze() {
 		const code, lower, upper = 4, 6, 8
 		for step := range 2 {
 			c, lo, up, spare := zmm[code+step], zmm[lower], zmm[upper], zmm[upper+1]
-			halves := [2]Mem{{Base: from, Disp: (2*pair + step) * panelBytes}, {Base: from, Disp: (2*pair+step)*panelBytes + 64}}
+			halves := [2]Mem{{Base: from, Disp: (2*pair + step) * rankBytes}, {Base: from, Disp: (2*pair+step)*rankBytes + 64}}
 			VPANDD(halves[0], zmm[lowers], lo)
 			VPANDD(halves[1], zmm[lowers], spare)
 			VPACKUSWB(spare, lo, lo)
-			VMOVUPS(lo, Mem{Base: to, Disp: pair*pairBytes + 64*(1+step)})
+			VMOVUPS(lo, Mem{Base: to, Disp: 64 * (1 + step)})
 			VPSRLW(Imm(8), halves[0], up)
 			VPSRLW(Imm(8), halves[1], spare)
 			VPACKUSWB(spare, up, up)
@@ -237,12 +313,12 @@ func squeeze() {
 		}
 		VPSLLW(Imm(4), zmm[code+1], zmm[code+1])
 		VPORD(zmm[code], zmm[code+1], zmm[code])
-		VMOVUPS(zmm[code], Mem{Base: to, Disp: pair * pairBytes})
+		VMOVUPS(zmm[code], Mem{Base: to})
+		ADDQ(stride, to)
 	}
 	ADDQ(Imm(squeezeHead), head)
 	ADDQ(U32(2*8*pairsABlock), missed)
-	ADDQ(U32(pairsABlock*pairBytes), to)
-	ADDQ(U32(2*pairsABlock*panelBytes), from)
+	ADDQ(U32(2*pairsABlock*rankBytes), from)
 	DECQ(n)
 	JNZ(LabelRef("block"))
 	end()
