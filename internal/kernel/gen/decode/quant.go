@@ -41,10 +41,8 @@ func quantTile(name string, m int, q quantFormat) {
 		VMOVUPS(lowNibbles, nibbles)
 	}
 	Label("block")
-	if m <= few {
-		for p := 0; p < q.bytes; p += 64 {
-			PREFETCHT0(Mem{Base: t.b, Disp: p + ahead})
-		}
+	if m > alone {
+		ask(t.b, q.bytes)
 	}
 	for i := range m {
 		VPBROADCASTD(t.row(i, blockOffset), r[sum+2*i])

@@ -128,7 +128,7 @@ func expand(name string, regs []VecPhysical, f32 bool) {
 		bytes, wide = floatBytes, 2*wide
 	}
 	q.blocks(n, func() {
-		askAhead(from, bytes)
+		ask(from, bytes)
 		at := func(line, part int) Mem { return Mem{Base: from, Disp: 64*line + part*q.width} }
 		var codes [2][2]VecPhysical // of parts, of ranks
 		for part := range parts {
@@ -160,14 +160,6 @@ func expand(name string, regs []VecPhysical, f32 bool) {
 	q.end()
 }
 
-// askAhead asks for as many bytes as are used next, to be in the second cache: the
-// first is for what the tile itself reads and writes.
-func askAhead(from Register, bytes int) {
-	for line := 0; line < bytes; line += 64 {
-		PREFETCHT1(Mem{Base: from, Disp: line + 4*ahead})
-	}
-}
-
 // squeezedTile multiplies blocks as they are: what a tile of pairs of bf16, or of
 // fp32, does, to the bit. It may leave in wide what it made of them.
 func squeezedTile(name string, m int, f32, leave bool) {
@@ -181,11 +173,11 @@ func squeezedTile(name string, m int, f32, leave bool) {
 	}
 	q := unsqueeze(zmm)
 	const codes, lower, first, other = 29, 28, 27, 26
-	// Up to so many rows the processor begins to load early enough by itself.
-	alone := 1
-	spare, steps, bytes := first-2*m, 2, pairBytes
+	alone, spare, steps, bytes := alone, first-2*m, 2, pairBytes
 	if f32 {
-		alone, spare, steps, bytes = 3, spare-1, 2*steps, floatBytes
+		spare, steps, bytes = spare-1, 2*steps, floatBytes
+	} else {
+		alone = 1
 	}
 	multiply := func(step, b0, b1 int, product func(acc, a, b int)) {
 		if leave {
@@ -202,7 +194,7 @@ func squeezedTile(name string, m int, f32, leave bool) {
 	q.blocks(t.k, func() {
 		at := func(line int) Mem { return Mem{Base: t.b, Disp: 64 * line} }
 		if m > alone {
-			askAhead(t.b, bytes)
+			ask(t.b, bytes)
 		}
 		q.codes(at(0), [2]VecPhysical{zmm[codes], zmm[codes+1]})
 		for rank := range 2 {

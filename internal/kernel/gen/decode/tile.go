@@ -95,12 +95,24 @@ func (t *tile) finish() {
 	end()
 }
 
-// ahead is how far before its use a weight is asked for. The processor's own
-// prefetching stops at the end of a page.
-const ahead = 2048
+// ahead is how far before its use a weight is asked for.
+const ahead = 8192
 
-// few is the number of rows up to which a tile waits for memory.
-const few = 6
+// few is the number of rows up to which a tile waits for memory, alone that up to
+// which it is faster not to ask: instructions are so few to a line that the
+// processor begins to load early enough.
+const (
+	few   = 6
+	alone = 3
+)
+
+// ask asks for the weights that follow in so many bytes, in the second cache: the
+// first has few lines on their way at a time, which the tile itself needs.
+func ask(from Register, bytes int) {
+	for line := 0; line < bytes; line += 64 {
+		PREFETCHT1(Mem{Base: from, Disp: line + ahead})
+	}
+}
 
 // floatTile multiplies fp32 values or pairs of bf16, one step of 4 bytes a row
 // and 128 bytes of B at a time.
@@ -113,11 +125,10 @@ func floatTile(name string, regs []VecPhysical, m int, step func(t *tile, u int)
 	CMPQ(t.k, Imm(uint64(unroll)))
 	JLT(LabelRef("tail"))
 	Label("loop")
+	if m > alone && m <= few {
+		ask(t.b, unroll*panelBytes)
+	}
 	for u := range unroll {
-		if m <= few {
-			PREFETCHT0(Mem{Base: t.b, Disp: u*panelBytes + ahead})
-			PREFETCHT0(Mem{Base: t.b, Disp: u*panelBytes + ahead + 64})
-		}
 		step(t, u)
 	}
 	t.advance(4*unroll, panelBytes*unroll)
