@@ -116,14 +116,19 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 		wide = s.room(m.f.squeezing.wideBytes(m.steps))
 	}
 	top := m.f.pack(m.steps, &rows[0], 4*ld, &wide[0])
-	if largest := math.Float32frombits(top); largest-largest == 0 && toHalf(largest/127) < 0x7c00 {
-		if m.patches != nil {
-			clear(wide[m.steps*m.f.bStep:])
-			p := m.squeezed(lo / panelCols)
-			return m.patches.set(lo/panelCols, p.squeeze(s, wide, hi-lo))
-		}
-		return nil
+	if largest := math.Float32frombits(top); largest-largest != 0 || m.f.unit == BlockLen && toHalf(largest/127) >= 0x7c00 {
+		return m.refuse(rows, ld, lo, hi)
 	}
+	if m.patches != nil {
+		clear(wide[m.steps*m.f.bStep:])
+		p := m.squeezed(lo / panelCols)
+		return m.patches.set(lo/panelCols, p.squeeze(s, wide, hi-lo))
+	}
+	return nil
+}
+
+// refuse says what is wrong with columns [lo,hi), which lie in rows.
+func (m *Matrix) refuse(rows []float32, ld, lo, hi int) error {
 	for j := range hi - lo {
 		for k := range m.K {
 			if v := rows[k*ld+j]; v-v != 0 {
@@ -131,10 +136,7 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 			}
 		}
 	}
-	if m.f.unit == BlockLen {
-		return fmt.Errorf("columns %d to %d hold values that are too large for %v", lo, hi-1, m.DType)
-	}
-	return nil
+	return fmt.Errorf("columns %d to %d hold values that are too large for %v", lo, hi-1, m.DType)
 }
 
 // turn makes rows of 32 of n columns of k values. It goes over small squares, so
