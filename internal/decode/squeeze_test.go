@@ -55,12 +55,15 @@ func TestSqueeze(t *testing.T) {
 	squeezings(t, func(t *testing.T, u *Unit, d kernel.DType, k *squeezing) {
 		r := rand.New(rand.NewPCG(21, 22))
 		for _, steps := range []int{16, 48, 51, 80} {
-			for _, rare := range []int{1, 20, 1 << 30} {
+			for _, rare := range []int{0, 1, 20, 1 << 30} { // 0: any bits
 				wide := aligned(k.wideBytes(steps))
 				for i := range steps * stepBytes / 4 {
-					v := math.Float32bits(varied(r, 1, rare)[0])
-					if d == kernel.BF16 {
-						v = v&^0xffff | math.Float32bits(varied(r, 1, rare)[0])>>16
+					v := r.Uint32()
+					if rare > 0 {
+						v = math.Float32bits(varied(r, 1, rare)[0])
+						if d == kernel.BF16 {
+							v = v&^0xffff | math.Float32bits(varied(r, 1, rare)[0])>>16
+						}
 					}
 					le.PutUint32(wide[4*i:], v)
 				}
