@@ -34,11 +34,12 @@ import (
 // 16 columns, then 4 of the last.
 const (
 	blockRanks  = 16
-	squeezeHead = 4             // bytes of a block at the panel's beginning
-	rankWords   = 2 * panelCols // weights of a rank, and their codes
-	halfBytes   = 2 * rankWords // of a rank's halves, and of a patch
-	pairBytes   = 3 * rankWords // of two ranks of bf16
-	stepBytes   = 4 * panelCols // of a step of either format
+	squeezeHead = 4                       // bytes of a block at the panel's beginning
+	rankWords   = 2 * panelCols           // weights of a rank, and their codes
+	halfBytes   = 2 * rankWords           // of a rank's halves, and of a patch
+	pairBytes   = 3 * rankWords           // of two ranks of bf16
+	floatBytes  = pairBytes + 2*halfBytes // and of fp32
+	stepBytes   = 4 * panelCols           // of a step of either format
 	magnitudes  = 8
 )
 
@@ -84,7 +85,7 @@ func squeezingBF16(squeeze squeezer) *squeezing {
 // squeezingF32 squeezes the upper halves, of which split makes a panel in place
 // of the steps; the lower ones it takes to their places.
 func squeezingF32(split func(blocks int, panel, to *byte), squeeze squeezer) *squeezing {
-	k := &squeezing{steps: 2 * blockRanks, pair: pairBytes + 2*halfBytes, expand: expandFloatsGo}
+	k := &squeezing{steps: 2 * blockRanks, pair: floatBytes, expand: expandFloatsGo}
 	k.squeeze = func(blocks int, panel, to, head *byte, missed *uint64) {
 		split(blocks, panel, to)
 		squeeze(blocks, k.pair, panel, to, head, missed)
@@ -197,14 +198,14 @@ func (p *squeezedPanel) squeeze(s *scratch, wide []byte, cols int) (patches []by
 	for c := range cols {
 		matter |= 1<<byteOf(p.k.word(0, c)) | 1<<byteOf(p.k.word(1, c))
 	}
-	blocks := p.k.blocks(p.steps)
+	blocks, ranks := p.k.blocks(p.steps), (p.steps*blockRanks+p.k.steps-1)/p.k.steps
 	missed := grow(&s.missed, blocks*blockRanks)
 	p.k.squeeze(blocks, &wide[0], &p.blocks[0], &p.head[0], &missed[0])
 	for b := range blocks {
 		base, flags := p.head[b*squeezeHead], uint16(0)
-		for i := range blockRanks {
+		for i := range min(blockRanks, ranks-b*blockRanks) {
 			m := missed[b*blockRanks+i] & matter
-			if m == 0 || (b*blockRanks+i)*p.k.steps >= p.steps*blockRanks { // behind the end
+			if m == 0 {
 				continue
 			}
 			flags |= 1 << i
@@ -331,12 +332,11 @@ func expandHalves(blocks, pair int, from, head, patches, panel *byte) {
 }
 
 func splitGo(blocks int, panel, to *byte) {
-	const pair = pairBytes + 2*halfBytes
-	from, out := unsafe.Slice(panel, blocks*2*blockRanks*stepBytes), unsafe.Slice(to, blocks*blockRanks/2*pair)
+	from, out := unsafe.Slice(panel, blocks*2*blockRanks*stepBytes), unsafe.Slice(to, blocks*blockRanks/2*floatBytes)
 	for s := range blocks * 2 * blockRanks {
 		var step [stepBytes]byte
 		copy(step[:], from[s*stepBytes:])
-		upper, lower := from[s*stepBytes/2:], out[s/4*pair+pairBytes+s%4*stepBytes/2:]
+		upper, lower := from[s*stepBytes/2:], out[s/4*floatBytes+pairBytes+s%4*stepBytes/2:]
 		for c := range panelCols {
 			at := 2 * floatWord(c)
 			copy(lower[at:], step[4*c:][:2])
@@ -346,12 +346,11 @@ func splitGo(blocks int, panel, to *byte) {
 }
 
 func expandFloatsGo(blocks int, from, head, patches, panel *byte) {
-	const pair = pairBytes + 2*halfBytes
 	halves := make([]byte, blocks*blockRanks*halfBytes)
-	expandHalves(blocks, pair, from, head, patches, &halves[0])
-	in, out := unsafe.Slice(from, blocks*blockRanks/2*pair), unsafe.Slice(panel, blocks*2*blockRanks*stepBytes)
+	expandHalves(blocks, floatBytes, from, head, patches, &halves[0])
+	in, out := unsafe.Slice(from, blocks*blockRanks/2*floatBytes), unsafe.Slice(panel, blocks*2*blockRanks*stepBytes)
 	for s := range blocks * 2 * blockRanks {
-		upper, lower := halves[s*stepBytes/2:], in[s/4*pair+pairBytes+s%4*stepBytes/2:]
+		upper, lower := halves[s*stepBytes/2:], in[s/4*floatBytes+pairBytes+s%4*stepBytes/2:]
 		for c := range panelCols {
 			at, to := 2*floatWord(c), out[(s*panelCols+c)*4:]
 			copy(to, lower[at:][:2])

@@ -58,7 +58,7 @@ func (q *unsqueezing) blocks(k Register, pair func()) {
 	JNZ(LabelRef("block"))
 }
 
-// codes loads those of a pair of steps, one register each.
+// codes loads those of a pair of ranks, one register each.
 func (q *unsqueezing) codes(from Mem, codes [2]VecPhysical) {
 	VMOVUPS(from, codes[0])
 	VPSRLW(U8(4), codes[0], codes[1])
@@ -107,13 +107,12 @@ func (q *unsqueezing) end() {
 	}
 }
 
-// floats makes a step's weights of its upper halves, which end in rubble, and its
-// lower ones.
-func (q *unsqueezing) floats(from Mem, lower, upper, first VecPhysical) (first16, last16 VecPhysical) {
+// floats makes a step's weights of its lower halves and its upper ones, in whose
+// register those of the last columns end.
+func (q *unsqueezing) floats(from Mem, lower, upper, first VecPhysical) {
 	VMOVUPS(from, lower)
 	VPUNPCKLWD(upper, lower, first)
 	VPUNPCKHWD(upper, lower, upper)
-	return first, upper
 }
 
 // expand makes panels of bf16 out of blocks, or of fp32, for which regs must be
@@ -144,10 +143,10 @@ func expand(name string, regs []VecPhysical, f32 bool) {
 			q.patches(rank, words...)
 			for i, w := range words {
 				if f32 {
-					step := 2*rank + i
-					a, b := q.floats(at(3+step, 0), regs[lower], w, regs[first+2])
-					VMOVUPS(a, Mem{Base: to, Disp: step * panelBytes})
-					VMOVUPS(b, Mem{Base: to, Disp: step*panelBytes + 64})
+					step, columns := 2*rank+i, regs[first+2]
+					q.floats(at(3+step, 0), regs[lower], w, columns)
+					VMOVUPS(columns, Mem{Base: to, Disp: step * panelBytes})
+					VMOVUPS(w, Mem{Base: to, Disp: step*panelBytes + 64})
 					continue
 				}
 				VMOVUPS(w, Mem{Base: to, Disp: rank*rankBytes + i*q.width})
