@@ -99,7 +99,7 @@ func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
 		c.storeQ8(keys, scales, values, i, key.data[:c.keySteps()*blockBytes], v)
 		return
 	}
-	c.storeKey(keys, i, key.data)
+	c.storeKey(keys, i, key)
 	if !keyOnly {
 		c.storeValue(values, i, v)
 	}

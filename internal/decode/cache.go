@@ -78,10 +78,15 @@ func (c Cache) keysAt(layer, head int) int   { return (layer*c.Heads + head) * c
 func (c Cache) scalesAt(layer, head int) int { return c.keysAt(layer, head) + c.keyWords() }
 func (c Cache) valuesAt(layer, head int) int { return c.scalesAt(layer, head) + c.scaleWords() }
 
-// storeKey writes the key of token i of a page, given as an operand's steps.
-func (c Cache) storeKey(keys []uint32, i int, k []byte) {
+// storeKey writes the key of token i of a page, given as an operand.
+func (c Cache) storeKey(keys []uint32, i int, k *Operand) {
 	for d := range c.keySteps() {
-		keys[d*panelCols+i] = le.Uint32(k[4*d:])
+		step := k.data[d*k.f.aStep:]
+		word := le.Uint32(step)
+		if k.f.aStep == 8 { // two floats, of which bf16 is the upper halves
+			word = word>>16 | le.Uint32(step[4:])
+		}
+		keys[d*panelCols+i] = word
 	}
 }
 

@@ -8,7 +8,8 @@
 // A [Matrix] is cut into panels of 32 columns. A panel is a chain of steps along
 // the sum: a step is one float32, a pair of bf16 or a block of 32 quantized
 // values for each column. Activations, the [Operand], are rows of the same
-// steps: float32, pairs of bf16, or 32 signed bytes with their scale. One shape
+// steps: float32, pairs of bf16 (as float32 where the processor has no products of
+// such pairs), or 32 signed bytes with their scale. One shape
 // of micro-kernel does everything: up to twelve rows by one panel, the sums in
 // registers.
 //

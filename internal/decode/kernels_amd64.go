@@ -11,7 +11,13 @@ func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -23,7 +29,13 @@ func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -35,7 +47,13 @@ func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -47,7 +65,13 @@ func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -59,7 +83,13 @@ func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -71,7 +101,13 @@ func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -83,7 +119,13 @@ func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -95,7 +137,13 @@ func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -107,7 +155,13 @@ func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc in
 func tileBF16x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -119,7 +173,13 @@ func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc i
 func tileBF16x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -131,7 +191,13 @@ func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc i
 func tileBF16x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -143,7 +209,13 @@ func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc i
 func tileBF16x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileSqueezedWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
@@ -152,10 +224,10 @@ func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *b
 func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+func tileExpandWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -164,16 +236,10 @@ func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
 func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
-func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -182,25 +248,16 @@ func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
 func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
 func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
-func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -212,16 +269,19 @@ func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int
 func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileWiden256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
 func tileF32x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+
+//go:noescape
+func tileWiden256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileF32x256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
-func tileWiden256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-
-//go:noescape
-func tileWiden256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
 
 //go:noescape
 func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
@@ -275,6 +335,12 @@ func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]u
 func roundBF16AVX512(n int, x *float32, to *byte)
 
 //go:noescape
+func roundWideAVX512(n int, x *float32, to *byte)
+
+//go:noescape
+func roundWideAVX2(n int, x *float32, to *byte)
+
+//go:noescape
 func packF32AVX512(steps int, x *float32, ld int, to *byte) uint32
 
 //go:noescape
@@ -293,10 +359,16 @@ func squeezeAVX512(blocks int, pair int, panel *byte, to *byte, head *byte, miss
 func splitAVX512(blocks int, panel *byte, to *byte)
 
 //go:noescape
-func expandAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+func expandBF16AVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
 
 //go:noescape
-func expandFloatsAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+func expandWidenAVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
 
 //go:noescape
-func expandAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+func expandF32AVX512(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+
+//go:noescape
+func expandBF16AVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)
+
+//go:noescape
+func expandWidenAVX2(blocks int, from *byte, head *byte, patches *byte, panel *byte)

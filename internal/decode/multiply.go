@@ -95,20 +95,21 @@ func (j *job) panel(p, s, n int) {
 	w := j.W
 	switch {
 	case w.patches == nil:
-		j.tiles(0, p, s, n, ptr(w.data, (p*w.steps+s)*w.f.bStep))
+		j.tiles(w.f, 0, p, s, n, ptr(w.data, (p*w.steps+s)*w.f.bStep))
 	case j.m <= len(w.f.squeezing.tiles):
 		j.squeezed(p)
 	case j.m <= len(w.f.tiles):
-		j.expanded(p, s, n, fewSteps)
+		j.expanded(&w.f.squeezing.few, p, s, n, fewSteps)
 	default:
-		j.expanded(p, s, n, n)
+		j.expanded(&w.f.squeezing.many, p, s, n, n)
 	}
 }
 
 // tiles multiplies rows [from,j.m) by n steps from s on of panel p, which lie at
-// b.
-func (j *job) tiles(from, p, s, n int, b *byte) {
-	tiles, stride := j.W.f.tiles, j.A.stride
+// b as f has them.
+func (j *job) tiles(f *format, from, p, s, n int, b *byte) {
+	tiles, stride := f.tiles, j.A.stride
+	n *= j.W.f.unit / f.unit
 	j.each(from, j.m, len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
 		tiles[m-1](n, a, stride, b, c, ldc, acc)
 	})
@@ -116,22 +117,25 @@ func (j *job) tiles(from, p, s, n int, b *byte) {
 
 // expanded multiplies by n steps of a squeezed panel, so many at a time. The
 // first rows expand them, where that is possible.
-func (j *job) expanded(p, s, n, some int) {
-	panel := j.W.squeezed(p)
-	wide := j.s.room(panel.k.wideBytes(some))
+func (j *job) expanded(x *expansion, p, s, n, some int) {
+	panel, f := j.W.squeezed(p), j.W.f
+	if x.as != nil {
+		f = x.as
+	}
+	wide := j.s.room(panel.k.wideBytes(some) * j.W.f.unit / f.unit)
 	for end := s + n; s < end; s += some {
 		some = min(some, end-s)
 		rows := 0
-		if first := panel.k.first; first != nil && j.m >= firstRows && some%panel.k.steps == 0 {
+		if x.first != nil && j.m >= firstRows && some%panel.k.steps == 0 {
 			rows = firstRows
 			from, head := panel.at(s)
 			j.each(0, rows, rows, p, s, func(_ int, a *byte, c *float32, ldc, acc int) {
-				first(some/panel.k.steps, a, j.A.stride, from, head, panel.patchesFrom(s), &wide[0], c, ldc, acc)
+				x.first(some/panel.k.steps, a, j.A.stride, from, head, panel.patchesFrom(s), &wide[0], c, ldc, acc)
 			})
 		} else {
-			panel.expand(wide, s, some)
+			panel.expand(x, wide, s, some)
 		}
-		j.tiles(rows, p, s, some, &wide[0])
+		j.tiles(f, rows, p, s, some, &wide[0])
 	}
 }
 
@@ -148,7 +152,7 @@ func (j *job) squeezed(p int) {
 		})
 	}
 	if s := whole * panel.k.steps; s < panel.steps {
-		j.expanded(p, s, panel.steps-s, panel.k.steps)
+		j.expanded(&panel.k.few, p, s, panel.steps-s, panel.k.steps)
 	}
 }
 
@@ -167,7 +171,7 @@ func (j *job) each(from, to, most, p, s int, f func(m int, a *byte, c *float32, 
 			f(m, j.A.at(r, s), floatPtr(j.C, at), 4*j.LDC, acc)
 			return
 		}
-		edge := grow(&j.s.tile, len(j.W.f.tiles)*panelCols)
+		edge := grow(&j.s.tile, maxTile*panelCols)
 		for i := range m {
 			copy(edge[i*panelCols:], j.C[at+i*j.LDC:][:cols])
 		}

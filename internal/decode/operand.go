@@ -54,7 +54,7 @@ func (u *Unit) setPart(op *Operand, r, from int, x []float32) {
 	u.convert(op, to, x[:whole])
 	if rest := x[whole:]; len(rest) > 0 {
 		var pad [BlockLen]float32
-		var end [lineBytes]byte
+		var end [2 * lineBytes]byte
 		copy(pad[:], rest)
 		u.convert(op, end[:], pad[:])
 		copy(to[whole/op.f.unit*op.f.aStep:], end[:])

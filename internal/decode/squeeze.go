@@ -54,9 +54,15 @@ type squeezing struct {
 	// with the upper halves of its ranks.
 	squeeze func(blocks int, panel, to, head *byte, missed *uint64)
 
-	expand func(blocks int, from, head, patches, panel *byte)
-	tiles  []squeezedTile // [i] does i+1 rows
-	first  expandingTile  // does firstRows, or nil
+	tiles     []squeezedTile // [i] does i+1 rows
+	few, many expansion      // for other numbers of rows, up to those of the format's tiles, and above
+}
+
+// expansion makes panels that tiles can multiply.
+type expansion struct {
+	run   func(blocks int, from, head, patches, panel *byte)
+	as    *format       // whose steps it makes, one for each value of a step; nil: the squeezed one
+	first expandingTile // does firstRows, or nil
 }
 
 // squeezedTile does with so many blocks what the format's tile does with their
@@ -75,7 +81,7 @@ const fewSteps = 64
 
 // squeezingBF16 is of bf16; expanding is the reference's.
 func squeezingBF16(squeeze squeezer) *squeezing {
-	k := &squeezing{steps: blockRanks, pair: pairBytes, expand: expandGo}
+	k := &squeezing{steps: blockRanks, pair: pairBytes, few: expansion{run: expandGo}}
 	k.squeeze = func(blocks int, panel, to, head *byte, missed *uint64) {
 		squeeze(blocks, k.pair, panel, to, head, missed)
 	}
@@ -85,7 +91,7 @@ func squeezingBF16(squeeze squeezer) *squeezing {
 // squeezingF32 squeezes the upper halves, of which split makes a panel in place
 // of the steps; the lower ones it takes to their places.
 func squeezingF32(split func(blocks int, panel, to *byte), squeeze squeezer) *squeezing {
-	k := &squeezing{steps: 2 * blockRanks, pair: floatBytes, expand: expandFloatsGo}
+	k := &squeezing{steps: 2 * blockRanks, pair: floatBytes, few: expansion{run: expandFloatsGo}}
 	k.squeeze = func(blocks int, panel, to, head *byte, missed *uint64) {
 		split(blocks, panel, to)
 		squeeze(blocks, k.pair, panel, to, head, missed)
@@ -223,9 +229,9 @@ func (p *squeezedPanel) squeeze(s *scratch, wide []byte, cols int) (patches []by
 }
 
 // expand makes n steps from s on, the first of a block, in wide.
-func (p *squeezedPanel) expand(wide []byte, s, n int) {
+func (p *squeezedPanel) expand(x *expansion, wide []byte, s, n int) {
 	from, head := p.at(s)
-	p.k.expand(p.k.blocks(n), from, head, p.patchesFrom(s), &wide[0])
+	x.run(p.k.blocks(n), from, head, p.patchesFrom(s), &wide[0])
 }
 
 // column sets dst to column c.

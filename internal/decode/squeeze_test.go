@@ -49,6 +49,17 @@ func varied(r *rand.Rand, n, rare int) []float32 {
 	return x
 }
 
+// floatsOf is steps of floats for those of pairs of bf16.
+func floatsOf(panel []byte) []byte {
+	w := make([]byte, 2*len(panel))
+	for i := 0; i < len(panel); i += 4 {
+		to := w[i/stepBytes*2*stepBytes+i%stepBytes:]
+		copy(to[2:4], panel[i:])
+		copy(to[stepBytes+2:], panel[i+2:i+4])
+	}
+	return w
+}
+
 // What is squeezed is expanded to what it was, whatever it was, and every
 // instruction set squeezes to the same bytes.
 func TestSqueeze(t *testing.T) {
@@ -79,11 +90,20 @@ func TestSqueeze(t *testing.T) {
 				if !bytes.Equal(a.head, b.head) || !bytes.Equal(a.blocks, b.blocks) || !bytes.Equal(a.patches, b.patches) {
 					t.Fatalf("%d steps, rare %d: squeezed otherwise than in Go", steps, rare)
 				}
-				for first := 0; first < steps; first += 2 * k.steps {
-					got := aligned(k.wideBytes(steps - first))
-					b.expand(got, first, steps-first)
-					if n := (steps - first) * stepBytes; !bytes.Equal(got[:n], wide[first*stepBytes:][:n]) {
-						t.Fatalf("%d steps, rare %d: steps from %d on are not what they were", steps, rare, first)
+				for _, x := range []*expansion{&k.few, &k.many} {
+					if x.run == nil {
+						continue // the reference has one
+					}
+					want, size := wide, stepBytes
+					if x.as != nil {
+						want, size = floatsOf(wide), 2*stepBytes
+					}
+					for first := 0; first < steps; first += 2 * k.steps {
+						got := aligned(k.wideBytes(steps-first) / stepBytes * size)
+						b.expand(x, got, first, steps-first)
+						if n := (steps - first) * size; !bytes.Equal(got[:n], want[first*size:][:n]) {
+							t.Fatalf("%d steps, rare %d: steps from %d on are not what they were", steps, rare, first)
+						}
 					}
 				}
 			}

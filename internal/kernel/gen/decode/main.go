@@ -14,23 +14,23 @@ func main() {
 	ConstraintExpr("amd64")
 	constants()
 	for m := 1; m <= 12; m++ {
-		floatTile("tileF32x512", zmm, m, fmaF32)
-		floatTile("tileBF16x512", zmm, m, dotBF16)
-		squeezedTile("tileSqueezedBF16", m, false, false)
-		squeezedTile("tileSqueezedF32", m, true, false)
+		floatTile("tileF32x512", zmm, m, 4, fmaF32)
+		floatTile("tileBF16x512", zmm, m, 4, dotBF16)
+		floatTile("tileWiden512", zmm, m, 8, widen)
+		squeezedTile("tileSqueezedBF16", m, pairs, false)
+		squeezedTile("tileSqueezedWiden", m, widened, false)
+		squeezedTile("tileSqueezedF32", m, floats, false)
 	}
-	squeezedTile("tileExpandBF16", 12, false, true)
-	squeezedTile("tileExpandF32", 12, true, true)
+	squeezedTile("tileExpandBF16", 12, pairs, true)
+	squeezedTile("tileExpandWiden", 12, widened, true)
+	squeezedTile("tileExpandF32", 12, floats, true)
 	for m := 1; m <= 6; m++ {
-		floatTile("tileWiden512", zmm, m, widen)
 		quantTile("tileQ8x512", m, q8)
 		quantTile("tileQ4x512", m, q4)
 	}
 	for m := 1; m <= 3; m++ {
-		floatTile("tileF32x256", ymm, m, fmaF32)
-	}
-	for m := 1; m <= 2; m++ {
-		floatTile("tileWiden256", ymm, m, widen)
+		floatTile("tileF32x256", ymm, m, 4, fmaF32)
+		floatTile("tileWiden256", ymm, m, 8, widen)
 	}
 	quantTileAVX2("tileQ8x256", q8)
 	quantTileAVX2("tileQ4x256", q4)
@@ -42,15 +42,19 @@ func main() {
 	quantize("quantizeAVX512", false)
 	quantize("quantizeScaledAVX512", true)
 	roundBF16()
+	roundWide("roundWideAVX512", zmm)
+	roundWide("roundWideAVX2", ymm)
 	packF32()
 	packBF16()
 	packQ8()
 	packQ4()
 	squeeze()
 	split()
-	expand("expandAVX512", zmm, false)
-	expand("expandFloatsAVX512", zmm, true)
-	expand("expandAVX2", ymm, false)
+	expand("expandBF16AVX512", zmm, pairs)
+	expand("expandWidenAVX512", zmm, widened)
+	expand("expandF32AVX512", zmm, floats)
+	expand("expandBF16AVX2", ymm, pairs)
+	expand("expandWidenAVX2", ymm, widened)
 	Generate()
 }
 

@@ -115,19 +115,40 @@ func (q *unsqueezing) floats(from Mem, lower, upper, first VecPhysical) {
 	VPUNPCKHWD(upper, lower, upper)
 }
 
-// expand makes panels of bf16 out of blocks, or of fp32, for which regs must be
-// zmm.
-func expand(name string, regs []VecPhysical, f32 bool) {
+// form is what the weights of blocks become: pairs of bf16, floats of such pairs,
+// two steps for one, or fp32, for which registers must be zmm.
+type form int
+
+const (
+	pairs form = iota
+	widened
+	floats
+)
+
+// bytes is what two ranks take, and steps are those that they become.
+func (f form) bytes() int {
+	if f == floats {
+		return floatBytes
+	}
+	return pairBytes
+}
+
+func (f form) steps() int {
+	if f == pairs {
+		return 2
+	}
+	return 4
+}
+
+// expand makes panels out of blocks.
+func expand(name string, regs []VecPhysical, f form) {
 	TEXT(name, NOSPLIT, "func(blocks int, from, head, patches, panel *byte)")
 	Pragma("noescape")
 	n, from, to := Load(Param("blocks"), GP64()), Load(Param("from"), GP64()), Load(Param("panel"), GP64())
 	q := unsqueeze(regs)
-	parts, bytes, wide := 64/q.width, pairBytes, 2*rankBytes
-	if f32 {
-		bytes, wide = floatBytes, 2*wide
-	}
+	parts := 64 / q.width
 	q.blocks(n, func() {
-		ask(from, bytes)
+		ask(from, f.bytes())
 		at := func(line, part int) Mem { return Mem{Base: from, Disp: 64*line + part*q.width} }
 		var codes [2][2]VecPhysical // of parts, of ranks
 		for part := range parts {
@@ -142,26 +163,32 @@ func expand(name string, regs []VecPhysical, f32 bool) {
 			}
 			q.patches(rank, words...)
 			for i, w := range words {
-				if f32 {
+				switch f {
+				case pairs:
+					VMOVUPS(w, Mem{Base: to, Disp: rank*rankBytes + i*q.width})
+				case widened:
+					even, odd := regs[lower], Mem{Base: to, Disp: (2*rank+1)*panelBytes + i*q.width}
+					halves(w, even)
+					VMOVUPS(even, odd.Offset(-panelBytes))
+					VMOVUPS(w, odd)
+				case floats:
 					step, columns := 2*rank+i, regs[first+2]
 					q.floats(at(3+step, 0), regs[lower], w, columns)
 					VMOVUPS(columns, Mem{Base: to, Disp: step * panelBytes})
 					VMOVUPS(w, Mem{Base: to, Disp: step*panelBytes + 64})
-					continue
 				}
-				VMOVUPS(w, Mem{Base: to, Disp: rank*rankBytes + i*q.width})
 			}
 		}
-		ADDQ(U32(uint32(bytes)), from)
-		ADDQ(U32(uint32(wide)), to)
+		ADDQ(U32(uint32(f.bytes())), from)
+		ADDQ(U32(uint32(f.steps()*panelBytes)), to)
 	})
 	end()
 	q.end()
 }
 
-// squeezedTile multiplies blocks as they are: what a tile of pairs of bf16, or of
-// fp32, does, to the bit. It may leave in wide what it made of them.
-func squeezedTile(name string, m int, f32, leave bool) {
+// squeezedTile multiplies blocks as they are: what a tile of their form does, to
+// the bit. It may leave in wide what it made of them.
+func squeezedTile(name string, m int, f form, leave bool) {
 	signature, wide := "func(k int, a *byte, lda int, b, head, patches *byte, c *float32, ldc, acc int)", Register(nil)
 	if leave {
 		signature = "func(k int, a *byte, lda int, b, head, patches, wide *byte, c *float32, ldc, acc int)"
@@ -172,19 +199,17 @@ func squeezedTile(name string, m int, f32, leave bool) {
 	}
 	q := unsqueeze(zmm)
 	const codes, lower, first, other = 29, 28, 27, 26
-	alone, spare, steps, bytes := alone, first-2*m, 2, pairBytes
-	if f32 {
-		spare, steps, bytes = spare-1, 2*steps, floatBytes
-	} else {
-		alone = 1
+	rest, product := other-2*m, func(acc, a, b int) { VFMADD231PS(zmm[b], zmm[a], zmm[acc]) }
+	if f == pairs {
+		rest, product = first-2*m, evex.DPBF16
 	}
-	multiply := func(step, b0, b1 int, product func(acc, a, b int)) {
+	multiply := func(step, b0, b1 int) {
 		if leave {
 			VMOVUPS(zmm[b0], Mem{Base: wide, Disp: step * panelBytes})
 			VMOVUPS(zmm[b1], Mem{Base: wide, Disp: step*panelBytes + 64})
 		}
 		for i := range m {
-			a := 2*m + i%spare
+			a := 2*m + i%rest
 			VBROADCASTSS(t.row(i, 4*step), zmm[a])
 			product(2*i, a, b0)
 			product(2*i+1, a, b1)
@@ -192,27 +217,32 @@ func squeezedTile(name string, m int, f32, leave bool) {
 	}
 	q.blocks(t.k, func() {
 		at := func(line int) Mem { return Mem{Base: t.b, Disp: 64 * line} }
-		if m > alone {
-			ask(t.b, bytes)
+		if m > alone || f != floats && m > 1 {
+			ask(t.b, f.bytes())
 		}
 		q.codes(at(0), [2]VecPhysical{zmm[codes], zmm[codes+1]})
 		for rank := range 2 {
 			last := codes + rank
 			q.words(zmm[last], at(1+rank), zmm[lower], zmm[first], zmm[last])
 			q.patches(rank, zmm[first], zmm[last])
-			if !f32 {
-				multiply(rank, first, last, evex.DPBF16)
-				continue
-			}
-			for i, upper := range []int{first, last} {
-				step := 2*rank + i
-				q.floats(at(3+step), zmm[lower], zmm[upper], zmm[other])
-				multiply(step, other, upper, func(acc, a, b int) { VFMADD231PS(zmm[b], zmm[a], zmm[acc]) })
+			switch f {
+			case pairs:
+				multiply(rank, first, last)
+			case widened:
+				halves(zmm[first], zmm[other])
+				halves(zmm[last], zmm[lower])
+				multiply(2*rank, other, lower)
+				multiply(2*rank+1, first, last)
+			case floats:
+				for i, upper := range []int{first, last} {
+					q.floats(at(3+2*rank+i), zmm[lower], zmm[upper], zmm[other])
+					multiply(2*rank+i, other, upper)
+				}
 			}
 		}
-		t.advance(4*steps, bytes)
+		t.advance(4*f.steps(), f.bytes())
 		if leave {
-			ADDQ(U32(uint32(steps*panelBytes)), wide)
+			ADDQ(U32(uint32(f.steps()*panelBytes)), wide)
 		}
 	})
 	t.finish()

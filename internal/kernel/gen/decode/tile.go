@@ -114,13 +114,13 @@ func ask(from Register, bytes int) {
 	}
 }
 
-// floatTile multiplies fp32 values or pairs of bf16, one step of 4 bytes a row
+// floatTile multiplies fp32 values or pairs of bf16, one step of aStep bytes a row
 // and 128 bytes of B at a time.
-func floatTile(name string, regs []VecPhysical, m int, step func(t *tile, u int)) {
+func floatTile(name string, regs []VecPhysical, m, aStep int, step func(t *tile, u int)) {
 	t := begin(name, regs, m)
-	unroll := 8
+	unroll := 32 / aStep
 	if m > 4 {
-		unroll = 4
+		unroll /= 2
 	}
 	CMPQ(t.k, Imm(uint64(unroll)))
 	JLT(LabelRef("tail"))
@@ -131,7 +131,7 @@ func floatTile(name string, regs []VecPhysical, m int, step func(t *tile, u int)
 	for u := range unroll {
 		step(t, u)
 	}
-	t.advance(4*unroll, panelBytes*unroll)
+	t.advance(aStep*unroll, panelBytes*unroll)
 	SUBQ(Imm(uint64(unroll)), t.k)
 	CMPQ(t.k, Imm(uint64(unroll)))
 	JGE(LabelRef("loop"))
@@ -140,7 +140,7 @@ func floatTile(name string, regs []VecPhysical, m int, step func(t *tile, u int)
 	JZ(LabelRef("done"))
 	Label("single")
 	step(t, 0)
-	t.advance(4, panelBytes)
+	t.advance(aStep, panelBytes)
 	DECQ(t.k)
 	JNZ(LabelRef("single"))
 	Label("done")
@@ -184,32 +184,47 @@ func (t *tile) wideStep(u int, multiply func(acc, a, b int)) {
 }
 
 // widen is a step of pairs of bf16 where there is no instruction for them: each
-// half is made a float32.
+// half is made a float32, and multiplied by one of the row's two.
 func widen(t *tile, u int) {
-	r := t.regs
-	lo, hi, alo, ahi := t.m*t.nv, t.m*t.nv+1, t.m*t.nv+2, t.m*t.nv+3
-	if u == 0 {
-		VMOVUPS(upperHalf, r[len(r)-1])
+	b := t.m * t.nv
+	split := func(j, lo, hi int) {
+		VMOVUPS(Mem{Base: t.b, Disp: u*panelBytes + j*t.width}, t.regs[hi])
+		halves(t.regs[hi], t.regs[lo])
 	}
-	mask := r[len(r)-1]
-	and := func(src, dst VecPhysical) {
-		if t.width == 64 {
-			VPANDD(mask, src, dst)
-		} else {
-			VPAND(mask, src, dst)
+	if t.width == 32 { // three rows leave two registers for B
+		for j := range t.nv {
+			split(j, b, b+1)
+			for i := range t.m {
+				for half := range 2 {
+					a := t.regs[b+2+(2*i+half)%(len(t.regs)-b-2)]
+					VBROADCASTSS(t.row(i, 8*u+4*half), a)
+					VFMADD231PS(t.regs[b+half], a, t.regs[i*t.nv+j])
+				}
+			}
 		}
-	}
-	split := func(from Mem, lo, hi VecPhysical, load func(m Mem, r VecPhysical)) {
-		load(from, hi)
-		VPSLLD(Imm(16), hi, lo)
-		and(hi, hi)
+		return
 	}
 	for j := range t.nv {
-		split(Mem{Base: t.b, Disp: u*panelBytes + j*t.width}, r[lo], r[hi], func(m Mem, r VecPhysical) { VMOVUPS(m, r) })
-		for i := range t.m {
-			split(t.row(i, 4*u), r[alo], r[ahi], func(m Mem, r VecPhysical) { VBROADCASTSS(m, r) })
-			VFMADD231PS(r[lo], r[alo], r[i*t.nv+j])
-			VFMADD231PS(r[hi], r[ahi], r[i*t.nv+j])
+		split(j, b+2*j, b+2*j+1)
+	}
+	first := b + 2*t.nv
+	for i := range t.m {
+		for half := range 2 {
+			a := t.regs[first+(2*i+half)%(len(t.regs)-first)]
+			VBROADCASTSS(t.row(i, 8*u+4*half), a)
+			for j := range t.nv {
+				VFMADD231PS(t.regs[b+2*j+half], a, t.regs[i*t.nv+j])
+			}
 		}
+	}
+}
+
+// halves makes float32 of pairs of bf16: of the upper in place, of the lower in lo.
+func halves(hi, lo VecPhysical) {
+	VPSLLD(Imm(16), hi, lo)
+	if hi.Size() == 64 {
+		VPANDD(upperHalf, hi, hi)
+	} else {
+		VPAND(upperHalf, hi, hi)
 	}
 }

@@ -36,7 +36,7 @@ type walkFormat struct {
 var (
 	walkF32  = walkFormat{"F32x512", 4, panelBytes, 32, 8, (*walk).fma, 0}
 	walkBF16 = walkFormat{"BF16x512", 4, panelBytes, 16, 8, (*walk).dot, 0}
-	walkWide = walkFormat{"Widen512", 4, panelBytes, 16, 4, (*walk).widen, 0}
+	walkWide = walkFormat{"Widen512", 8, panelBytes, 16, 4, (*walk).widen, 0}
 	walkQ8   = walkFormat{"Q8x512", blockBytes, q8.bytes, 1, 1, (*walk).block, 128}
 )
 
@@ -197,22 +197,18 @@ func (w *walk) dot(u, panels, apart int) {
 	}
 }
 
-// widen is one where there is no instruction for them.
+// widen is one where there is no instruction for them, of a row of floats.
 func (w *walk) widen(u, panels, apart int) {
 	const a, b = 8, 16
-	split := func(hi, lo VecPhysical) {
-		VPSLLD(Imm(16), hi, lo)
-		VPANDD(upperHalf, hi, hi)
-	}
 	alo, ahi := zmm[a+2*u], zmm[a+2*u+1]
-	VBROADCASTSS(Mem{Base: w.a, Disp: 4 * u}, ahi)
-	split(ahi, alo)
+	VBROADCASTSS(Mem{Base: w.a, Disp: 8 * u}, alo)
+	VBROADCASTSS(Mem{Base: w.a, Disp: 8*u + 4}, ahi)
 	for p := range panels {
 		for j := range 2 {
 			i := 2*p + j
 			lo, hi := zmm[b+2*i], zmm[b+2*i+1]
 			VMOVUPS(Mem{Base: w.b, Disp: p*apart + u*panelBytes + 64*j}, hi)
-			split(hi, lo)
+			halves(hi, lo)
 			VFMADD231PS(lo, alo, zmm[i])
 			VFMADD231PS(hi, ahi, zmm[i])
 		}
