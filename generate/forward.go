@@ -60,8 +60,9 @@ func cacheLayout(c model.Config, d kernel.DType) decode.Cache {
 }
 
 // cacheType is what the cache holds beside weights in d. With quantized weights
-// it is 8 bits: at 900 tokens of GPT-2 small 16 of them are 34 MB, beside 107 or
-// 57 MB of weights. What that costs in quality is in docs/generation.md.
+// keys have 8 bits and values 4: at 900 tokens of GPT-2 small 16 would be 34 MB,
+// beside 107 or 57 MB of weights. What that costs in quality is in
+// docs/generation.md.
 func cacheType(d kernel.DType) kernel.DType {
 	switch d {
 	case kernel.Q8_0, kernel.Q4_0:

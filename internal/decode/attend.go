@@ -32,9 +32,8 @@ func (u *Unit) Attend(a *Attention) {
 	u.cpu.Each(len(a.Segments)*heads, func(worker, i int) {
 		h := headJob{a, u, &u.per[worker], &a.Segments[i/heads], i % heads}
 		h.store()
-		f := u.k.format(a.Cache.DType)
 		rows := h.seg.Rows - h.seg.From
-		tiles(rows, len(f.tiles), func(r, m int) { h.rows(f, h.seg.From+r, m) })
+		tiles(rows, len(u.k.format(a.Cache.DType).tiles), func(r, m int) { h.rows(h.seg.From+r, m) })
 	})
 }
 
@@ -95,8 +94,8 @@ func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
 	h.u.Set(key, 0, h.qkv(r, 1))
 	v := h.qkv(r, 2)
 	if c.DType == kernel.Q8_0 {
-		scales := page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()]
-		c.storeQ8(keys, scales, values, i, key.data[:c.keySteps()*blockBytes], v)
+		c.storeKeyQ8(keys, i, key.data[:c.keySteps()*blockBytes])
+		c.storeValueQ4(page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()], values, i, v)
 		return
 	}
 	c.storeKey(keys, i, key)
@@ -108,7 +107,7 @@ func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
 // rows computes m rows of the segment from r on. Scores and probabilities past a
 // row's own token are computed and dropped, or zero: its sums are the same chains
 // whatever rows are done with it.
-func (h *headJob) rows(f *format, r, m int) {
+func (h *headJob) rows(r, m int) {
 	c := &h.Cache
 	past := h.seg.Past + r // tokens before the first of these rows
 	n := past + m
@@ -118,10 +117,10 @@ func (h *headJob) rows(f *format, r, m int) {
 	for i := range m {
 		h.u.Set(&h.s.q, i, h.qkv(r+i, 0))
 	}
-	h.scores(f, s, m, ld)
+	h.scores(s, m, ld)
 	var sums [maxTile]float32
 	scale := float32(1 / math.Sqrt(float64(c.HeadDim)))
-	h.u.Shape(&h.s.p, c.DType, m, ld)
+	h.u.Shape(&h.s.p, c.valueType(), m, ld)
 	for i := range m {
 		row := s[i*ld:][:ld]
 		seen := past + i + 1
@@ -131,7 +130,7 @@ func (h *headJob) rows(f *format, r, m int) {
 	}
 	width := c.width()
 	out := grow(&h.s.out, m*width)
-	h.values(f, out, m, n)
+	h.values(out, m, n)
 	for i := range m {
 		d := c.HeadDim
 		h.u.cpu.RowScale(h.Out[(h.seg.Row+r+i)*c.Heads*d+h.head*d:][:d], out[i*width:][:d], 1/sums[i])
@@ -139,8 +138,9 @@ func (h *headJob) rows(f *format, r, m int) {
 }
 
 // scores sets s [m, ld] to the products of the rows with all keys, ld of them.
-func (h *headJob) scores(f *format, s []float32, m, ld int) {
+func (h *headJob) scores(s []float32, m, ld int) {
 	c := &h.Cache
+	f := h.u.k.format(c.DType)
 	at := c.keysAt(h.Layer, h.head)
 	pages := h.seg.Pages[:ld/PageRows]
 	if m == 1 && f.scores != nil {
@@ -161,17 +161,18 @@ func (h *headJob) probabilities(i int, row []float32) {
 		return
 	}
 	at := 4 * h.Cache.scalesAt(h.Layer, h.head)
-	h.u.k.quantizeScaled(len(row)/PageRows, &row[0], h.s.p.at(i, 0), q8Zero, &h.seg.Pages[0], at)
+	h.u.k.quantizeScaled(len(row)/PageRows, &row[0], h.s.p.at(i, 0), h.s.p.zero, &h.seg.Pages[0], at)
 }
 
 // values sets out [m, width] to the products of the probabilities with the
 // values of n tokens.
-func (h *headJob) values(f *format, out []float32, m, n int) {
+func (h *headJob) values(out []float32, m, n int) {
 	c := &h.Cache
+	f := h.u.k.format(c.valueType())
 	at, width := c.valuesAt(h.Layer, h.head), c.width()
 	pages := h.seg.Pages[:(n+PageRows-1)/PageRows]
 	last := f.steps(n - (len(pages)-1)*PageRows) // what lies behind is of nobody
-	if m == 1 && f.scores != nil {
+	if m == 1 && f.values[0] != nil {
 		h.walkValues(f, out, pages, last)
 		return
 	}

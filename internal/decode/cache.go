@@ -2,6 +2,7 @@ package decode
 
 import (
 	"math"
+	"math/bits"
 	"unsafe"
 
 	"promptgen/internal/kernel"
@@ -13,12 +14,22 @@ const PageRows = panelCols
 
 // Cache describes the pages of a model's keys and values: for each layer and
 // head, the keys of PageRows tokens as a panel whose columns are the tokens, then
-// their values as panels whose steps are the tokens. In Q8_0 the values of a
-// token have one scale, which its probability is multiplied by; the scales lie
-// before the panels, whose own are 1.
+// their values as panels whose steps are the tokens. In Q8_0 that is the keys'
+// format; values have that of Q4_0, which sums over many tokens forgive: a
+// prediction depends on them less (docs/generation.md). Those of a token have one
+// scale, which its probability is multiplied by; the scales lie before the panels,
+// whose own are 1.
 type Cache struct {
 	Layers, Heads, HeadDim int
 	DType                  kernel.DType // FP32, BF16 or Q8_0
+}
+
+// valueType is the format of the values.
+func (c Cache) valueType() kernel.DType {
+	if c.DType == kernel.Q8_0 {
+		return kernel.Q4_0
+	}
+	return c.DType
 }
 
 // Words is the size of a page, in words of 4 bytes.
@@ -35,7 +46,7 @@ func (c Cache) NewPages(n int) (pages [][]uint32, free func()) {
 	return pages, free
 }
 
-// unit is the number of values of a step, and stepWords the size of a panel's.
+// unit is the number of values of a step.
 func (c Cache) unit() int {
 	switch c.DType {
 	case kernel.FP32:
@@ -46,9 +57,13 @@ func (c Cache) unit() int {
 	return 2
 }
 
-func (c Cache) stepWords() int {
-	if c.DType == kernel.Q8_0 {
+// stepWords is the size of a panel's step in d.
+func stepWords(d kernel.DType) int {
+	switch d {
+	case kernel.Q8_0:
 		return q8Bytes / 4
+	case kernel.Q4_0:
+		return q4Bytes / 4
 	}
 	return panelCols
 }
@@ -57,9 +72,9 @@ func (c Cache) stepWords() int {
 func (c Cache) width() int { return roundUp(c.HeadDim, panelCols) }
 
 func (c Cache) keySteps() int   { return (c.HeadDim + c.unit() - 1) / c.unit() }
-func (c Cache) keyWords() int   { return c.keySteps() * c.stepWords() }
+func (c Cache) keyWords() int   { return c.keySteps() * stepWords(c.DType) }
 func (c Cache) valueSteps() int { return PageRows / c.unit() } // of a panel of a page
-func (c Cache) panelWords() int { return c.valueSteps() * c.stepWords() }
+func (c Cache) panelWords() int { return c.valueSteps() * stepWords(c.valueType()) }
 
 // scaleWords are those of a page's tokens.
 func (c Cache) scaleWords() int {
@@ -107,8 +122,8 @@ func (c Cache) storeValue(values []uint32, i int, v []float32) {
 
 func bf16(x float32) uint32 { return math.Float32bits(kernel.RoundBF16(x)) >> 16 }
 
-// storeQ8 writes both of a token, whose key is given as an operand's blocks.
-func (c Cache) storeQ8(keys, scales, values []uint32, i int, k []byte, v []float32) {
+// storeKeyQ8 writes the key of token i, given as an operand's blocks.
+func (c Cache) storeKeyQ8(keys []uint32, i int, k []byte) {
 	const scaleWords = scaleBytes / 4
 	for ; len(k) > 0; k, keys = k[blockBytes:], keys[q8Bytes/4:] {
 		scale := toHalf(math.Float32frombits(le.Uint32(k[blockScale:])))
@@ -117,29 +132,36 @@ func (c Cache) storeQ8(keys, scales, values []uint32, i int, k []byte, v []float
 			keys[scaleWords+g*panelCols+i] = le.Uint32(k[4*g:]) ^ 0x80808080
 		}
 	}
+}
+
+// storeValueQ4 writes the values of token i: the one furthest from 0 becomes -8,
+// as in ggml's q4_0. One that is no number makes the scale so.
+func (c Cache) storeValueQ4(scales, values []uint32, i int, v []float32) {
 	if i == 0 { // of the tokens to come, nothing must be added from
 		clear(scales)
 	}
-	var top float32
+	var far uint32 // its sign last: NaN is the largest
 	for _, x := range v {
-		top = max(top, float32(math.Abs(float64(x))))
+		far = max(far, bits.RotateLeft32(math.Float32bits(x), 1))
 	}
-	scales[i] = math.Float32bits(top / 127)
-	inv := 127 / top
-	if top == 0 {
+	scale := math.Float32frombits(bits.RotateLeft32(far, -1)) / -q4Zero
+	scales[i] = math.Float32bits(scale)
+	inv := 1 / scale
+	if far <= 1 {
 		inv = 0
 	}
-	for ; len(v) > 0; values = values[q8Bytes/4:] {
+	shift, keep := i/16*4, byte(0xf0>>(i/16*4))
+	for ; len(v) > 0; values = values[q4Bytes/4:] {
 		n := min(panelCols, len(v))
-		to := bytesOf(values)
 		if i == 0 {
-			for j := range scaleWords {
+			for j := range scaleBytes / 4 {
 				values[j] = 0x3c003c00 // 1 in fp16
 			}
 		}
-		to = to[scaleBytes+i/4*4*panelCols+i%4:]
+		to := bytesOf(values)[scaleBytes+i%16/4*4*panelCols+i%4:]
 		for d, x := range v[:n] {
-			to[4*d] = byte(int32(math.RoundToEven(float64(x*inv))) + q8Zero)
+			q := byte(min(15, int32(x*inv+(q4Zero+.5)))) & 15
+			to[4*d] = to[4*d]&keep | q<<shift
 		}
 		v = v[n:]
 	}

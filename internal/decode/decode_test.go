@@ -301,6 +301,24 @@ func TestAttend(t *testing.T) {
 	})
 }
 
+// kept is a token's values of a head as the cache keeps them, but for halves of
+// floats.
+func (s *sequence) kept(v []float32) []float64 {
+	far, out := float32(0), make([]float64, len(v))
+	for _, x := range v {
+		if math.Abs(float64(x)) > math.Abs(float64(far)) {
+			far = x
+		}
+	}
+	for i, x := range v {
+		out[i] = float64(x)
+		if step := float64(far) / -8; s.c.DType == kernel.Q8_0 {
+			out[i] = step * min(7, math.Floor(float64(x)/step+.5))
+		}
+	}
+	return out
+}
+
 // plain is attention in float64.
 func (s *sequence) plain() []float64 {
 	d, width := s.c.HeadDim, s.c.Heads*s.c.HeadDim
@@ -316,8 +334,8 @@ func (s *sequence) plain() []float64 {
 				}
 				p := math.Exp(dot / math.Sqrt(float64(d)))
 				sum += p
-				for l, v := range at(j, 2, h) {
-					o[l] += p * float64(v)
+				for l, v := range s.kept(at(j, 2, h)) {
+					o[l] += p * v
 				}
 			}
 			for l := range o {

@@ -320,10 +320,10 @@ func valuesWiden512_2(last int, a *byte, pages *[]uint32, n int, at int, next in
 func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
-func valuesQ8x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+func valuesQ4x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
-func valuesQ8x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+func valuesQ4x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
 func quantizeAVX512(blocks int, x *float32, to *byte, zero int)

@@ -34,10 +34,14 @@ func main() {
 	}
 	quantTileAVX2("tileQ8x256", q8)
 	quantTileAVX2("tileQ4x256", q4)
-	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8} {
-		scores(f)
-		values(f, 1)
-		values(f, 2)
+	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkQ4} {
+		if f.keys {
+			scores(f)
+		}
+		if f.values {
+			values(f, 1)
+			values(f, 2)
+		}
 	}
 	quantize("quantizeAVX512", false)
 	quantize("quantizeScaledAVX512", true)

@@ -21,23 +21,26 @@ import (
 const sliceBytes = 24
 
 // walkFormat is how a format's step is multiplied: bytes a step of the row has,
-// bytes a step of a panel has, and the code that adds step u to the sums
-// (registers 2*p and 2*p+1 for panel p, whose data begins p*apart bytes on).
+// bytes a step of a panel has, of which the first few may be of no use, and the
+// code that adds step u to the sums (registers 2*p and 2*p+1 for panel p, whose
+// data begins p*apart bytes on).
 type walkFormat struct {
-	suffix  string
-	aStep   int
-	bStep   int
-	page    int // steps that the tokens of a page take
-	unroll  int
-	step    func(w *walk, u, panels, apart int)
-	trailer int // bytes behind a page's keys that will be wanted next
+	suffix       string
+	keys, values bool // what is kept in it
+	aStep, bStep int
+	useless      int
+	page         int // steps that the tokens of a page take
+	unroll       int
+	step         func(w *walk, u, panels, apart int)
+	trailer      int // bytes behind a page's keys that will be wanted next
 }
 
 var (
-	walkF32  = walkFormat{"F32x512", 4, panelBytes, 32, 8, (*walk).fma, 0}
-	walkBF16 = walkFormat{"BF16x512", 4, panelBytes, 16, 8, (*walk).dot, 0}
-	walkWide = walkFormat{"Widen512", 8, panelBytes, 16, 4, (*walk).widen, 0}
-	walkQ8   = walkFormat{"Q8x512", blockBytes, q8.bytes, 1, 1, (*walk).block, 128}
+	walkF32  = walkFormat{"F32x512", true, true, 4, panelBytes, 0, 32, 8, (*walk).fma, 0}
+	walkBF16 = walkFormat{"BF16x512", true, true, 4, panelBytes, 0, 16, 8, (*walk).dot, 0}
+	walkWide = walkFormat{"Widen512", true, true, 8, panelBytes, 0, 16, 4, (*walk).widen, 0}
+	walkQ8   = walkFormat{"Q8x512", true, false, blockBytes, q8.bytes, 0, 1, 1, (*walk).block, 128}
+	walkQ4   = walkFormat{"Q4x512", false, true, blockBytes, q4.bytes, scaleArea, 1, 1, (*walk).nibbles, 0}
 )
 
 type walk struct {
@@ -148,7 +151,7 @@ func (w *walk) steps(left Register, panels, apart int) {
 // some adds n steps.
 func (w *walk) some(n, panels, apart int) {
 	for p := range panels {
-		for line := 0; line < n*w.bStep; line += 64 {
+		for line := w.useless; line < n*w.bStep; line += 64 {
 			PREFETCHT2(Mem{Base: w.next, Disp: p*apart + line})
 		}
 	}
@@ -230,6 +233,35 @@ func (w *walk) block(_, panels, apart int) {
 			VCVTDQ2PS(s, s)
 			VMULPS_BCST(Mem{Base: w.a, Disp: blockScale}, zmm[scale+2*p+j], zmm[scale+2*p+j])
 			VFMADD231PS(zmm[scale+2*p+j], s, zmm[2*p+j])
+		}
+	}
+}
+
+// nibbles is a step of q4_0 whose panels have the scale 1. Upper halves of bytes
+// count sixteenfold until their sum is complete.
+func (w *walk) nibbles(_, panels, apart int) {
+	const sum, upper, low, high, mask = 8, 12, 16, 20, 30
+	VMOVUPS(lowNibbles, zmm[mask])
+	VPSLLD(Imm(4), zmm[mask], zmm[mask+1])
+	for p := range panels {
+		for j := range 2 {
+			i := 2*p + j
+			s, t := zmm[sum+i], zmm[upper+i]
+			VPBROADCASTD(Mem{Base: w.a, Disp: blockOffset}, s)
+			VPXORD(t, t, t)
+			for g := range 4 {
+				lo, hi := zmm[low+g], zmm[high+g]
+				from := Mem{Base: w.b, Disp: p*apart + scaleArea + (g*2+j)*64}
+				VPANDD(from, zmm[mask], lo)
+				VPANDD(from, zmm[mask+1], hi)
+				VPDPBUSD_BCST(Mem{Base: w.a, Disp: 4 * g}, lo, s)
+				VPDPBUSD_BCST(Mem{Base: w.a, Disp: 16 + 4*g}, hi, t)
+			}
+			VPSRAD(Imm(4), t, t)
+			VPADDD(t, s, s)
+			VCVTDQ2PS(s, s)
+			VBROADCASTSS(Mem{Base: w.a, Disp: blockScale}, t)
+			VFMADD231PS(t, s, zmm[i])
 		}
 	}
 }
