@@ -46,10 +46,12 @@ type headJob struct {
 	head int
 }
 
-// qkv is the part'th of query, key and value of row r of the segment.
-func (h *headJob) qkv(r, part int) []float32 {
+// qkv is the part'th of query, key and value of row r of the segment, and from
+// what begins with it.
+func (h *headJob) qkv(r, part int) []float32 { return h.from(r, part)[:h.Cache.HeadDim] }
+func (h *headJob) from(r, part int) []float32 {
 	d, width := h.Cache.HeadDim, h.Cache.Heads*h.Cache.HeadDim
-	return h.QKV[((h.seg.Row+r)*3+part)*width+h.head*d:][:d]
+	return h.QKV[((h.seg.Row+r)*3+part)*width+h.head*d:]
 }
 
 // store puts the keys and values of the segment's rows into its pages.
@@ -58,36 +60,38 @@ func (h *headJob) store() {
 		at := h.seg.Past + r
 		page, i := h.seg.Pages[at/PageRows], at%PageRows
 		n := min(PageRows-i, h.seg.Rows-r)
-		done := n == PageRows && h.storeValues(page, r)
-		for k := range n {
-			h.storeRow(page, i+k, r+k, done)
+		if n < PageRows || !h.storePage(page, r) {
+			for k := range n {
+				h.storeRow(page, i+k, r+k)
+			}
 		}
 		r += n
 	}
 }
 
-// storeValues stores the values of rows that fill a page, from r on, as weights
-// are packed. It returns whether it did: not those that are not finite, which
-// packing does not keep.
-func (h *headJob) storeValues(page []uint32, r int) bool {
+// storePage stores rows that fill a page, from r on, as weights are packed. It
+// returns whether it did: not values that are not finite, which packing does not
+// keep.
+func (h *headJob) storePage(page []uint32, r int) bool {
 	c := &h.Cache
 	if c.DType == kernel.Q8_0 || c.HeadDim%panelCols > 0 {
 		return false
 	}
-	at := c.valuesAt(h.Layer, h.head)
+	ld, at := 3*c.Heads*c.HeadDim, c.valuesAt(h.Layer, h.head)
 	for d := 0; d < c.HeadDim; d += panelCols {
-		top := h.u.k.format(c.DType).pack(c.valueSteps(), &h.qkv(r, 2)[d], 4*3*c.Heads*c.HeadDim, words(page[at:]))
+		top := h.u.k.format(c.DType).pack(c.valueSteps(), &h.qkv(r, 2)[d], 4*ld, words(page[at:]))
 		if x := math.Float32frombits(top); x-x != 0 {
 			return false
 		}
 		at += c.panelWords()
 	}
+	keys := page[c.keysAt(h.Layer, h.head):][:c.keyWords()]
+	h.u.cpu.Turn(floatsOf(keys), h.from(r, 1), ld, PageRows, c.HeadDim, c.DType == kernel.BF16)
 	return true
 }
 
-// storeRow stores row r of the segment as token i of a page, without its values
-// if those are there.
-func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
+// storeRow stores row r of the segment as token i of a page.
+func (h *headJob) storeRow(page []uint32, i, r int) {
 	c, key := &h.Cache, &h.s.q
 	keys, values := page[c.keysAt(h.Layer, h.head):], page[c.valuesAt(h.Layer, h.head):]
 	h.u.Shape(key, c.DType, 1, c.HeadDim)
@@ -99,9 +103,7 @@ func (h *headJob) storeRow(page []uint32, i, r int, keyOnly bool) {
 		return
 	}
 	c.storeKey(keys, i, key)
-	if !keyOnly {
-		c.storeValue(values, i, v)
-	}
+	c.storeValue(values, i, v)
 }
 
 // rows computes m rows of the segment from r on. Scores and probabilities past a
@@ -149,7 +151,7 @@ func (h *headJob) scores(s []float32, m, ld int) {
 		return
 	}
 	for i, page := range pages {
-		f.tiles[m-1](c.keySteps(), h.s.q.at(0, 0), h.s.q.stride, words(page[at:]), floatPtr(s, i*PageRows), 4*ld, 0)
+		f.tiles[m-1](c.keySteps(), h.s.q.at(0, 0), h.s.q.stride, words(page[at:]), floatPtr(s, i*PageRows), 4*ld, &zeros[0], 0)
 	}
 }
 
@@ -182,7 +184,11 @@ func (h *headJob) values(out []float32, m, n int) {
 			if i == len(pages)-1 {
 				steps = last
 			}
-			f.tiles[m-1](steps, h.s.p.at(0, i*c.valueSteps()), h.s.p.stride, words(page[at:]), floatPtr(out, d), 4*width, min(i, 1))
+			from, ldf := &zeros[0], 0
+			if i > 0 {
+				from, ldf = &out[d], 4*width
+			}
+			f.tiles[m-1](steps, h.s.p.at(0, i*c.valueSteps()), h.s.p.stride, words(page[at:]), &out[d], 4*width, from, ldf)
 		}
 		at += c.panelWords()
 	}
@@ -207,3 +213,7 @@ func (h *headJob) walkValues(f *format, out []float32, pages [][]uint32, last in
 const maxTile = 12
 
 func words(w []uint32) *byte { return (*byte)(unsafe.Pointer(unsafe.SliceData(w))) }
+
+func floatsOf(w []uint32) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(w))), len(w))
+}

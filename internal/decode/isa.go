@@ -8,10 +8,13 @@ const panelCols = 32
 // BlockLen is the number of values of a quantized block.
 const BlockLen = 32
 
-// tile adds the product of some rows, lda bytes apart, and one panel over k
-// steps to C [rows, 32], whose rows are ldc bytes apart; if acc is 0, C is
-// overwritten.
-type tile func(k int, a *byte, lda int, b *byte, c *float32, ldc, acc int)
+// tile sets C [rows, 32], whose rows are ldc bytes apart, to the product of some
+// rows, lda bytes apart, and one panel over k steps, added to what is at from,
+// whose rows are ldf bytes apart: C itself, or one row for all.
+type tile func(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+// zeros is where sums begin that nothing is added to.
+var zeros [panelCols]float32
 
 // walk multiplies one row by a head's panels, at bytes into each of n pages: what
 // a tile does in each, and the same sums. steps is how many a panel of keys has,

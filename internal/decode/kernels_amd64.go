@@ -5,289 +5,289 @@
 package decode
 
 //go:noescape
-func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileBF16x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileBF16x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
+func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileExpandWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+func tileExpandWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
+func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileF32x256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileF32x256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileWiden256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileWiden256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
-func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func scoresF32x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)

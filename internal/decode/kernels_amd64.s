@@ -346,9 +346,9 @@ DATA upperBytes<>+56(SB)/4, $0x83828180
 DATA upperBytes<>+60(SB)/4, $0x87868584
 GLOBL upperBytes<>(SB), RODATA|NOPTR, $64
 
-// func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_1(SB), NOSPLIT, $0-56
+// func tileF32x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -357,22 +357,12 @@ TEXT ·tileF32x512_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VMOVUPS      (CX), Z2
@@ -444,9 +434,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_1(SB), NOSPLIT, $0-56
+// func tileBF16x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -455,22 +445,12 @@ TEXT ·tileBF16x512_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VMOVUPS      (CX), Z2
@@ -668,9 +648,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_1(SB), NOSPLIT, $0-56
+// func tileWiden512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -679,22 +659,12 @@ TEXT ·tileWiden512_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (CX), Z3
@@ -781,9 +751,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_1(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_1(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -792,22 +762,12 @@ TEXT ·tileSqueezedBF16_1(SB), NOSPLIT, $0-72
 	MOVQ       ldc+56(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+64(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+48(FP), BX
-	MOVQ       ldc+56(FP), SI
+	MOVQ       from+64(FP), BX
+	MOVQ       ldf+72(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	MOVQ head+32(FP), BX
-	MOVQ patches+40(FP), SI
+	MOVQ       head+32(FP), BX
+	MOVQ       patches+40(FP), SI
 
 block:
 	VPBROADCASTB (BX), Z31
@@ -897,9 +857,9 @@ patch1:
 	ADDQ   $0x00000080, SI
 	JMP    right1
 
-// func tileSqueezedWiden_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_1(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_1(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -908,22 +868,12 @@ TEXT ·tileSqueezedWiden_1(SB), NOSPLIT, $0-72
 	MOVQ       ldc+56(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+64(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+48(FP), BX
-	MOVQ       ldc+56(FP), SI
+	MOVQ       from+64(FP), BX
+	MOVQ       ldf+72(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	MOVQ head+32(FP), BX
-	MOVQ patches+40(FP), SI
+	MOVQ       head+32(FP), BX
+	MOVQ       patches+40(FP), SI
 
 block:
 	VPBROADCASTB (BX), Z31
@@ -999,9 +949,9 @@ patch1:
 	ADDQ   $0x00000080, SI
 	JMP    right1
 
-// func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_1(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_1(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_1(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -1010,22 +960,12 @@ TEXT ·tileSqueezedF32_1(SB), NOSPLIT, $0-72
 	MOVQ       ldc+56(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+64(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+48(FP), BX
-	MOVQ       ldc+56(FP), SI
+	MOVQ       from+64(FP), BX
+	MOVQ       ldf+72(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	MOVQ head+32(FP), BX
-	MOVQ patches+40(FP), SI
+	MOVQ       head+32(FP), BX
+	MOVQ       patches+40(FP), SI
 
 block:
 	VPBROADCASTB (BX), Z31
@@ -1105,9 +1045,9 @@ patch1:
 	ADDQ   $0x00000080, SI
 	JMP    right1
 
-// func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_2(SB), NOSPLIT, $0-56
+// func tileF32x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -1119,27 +1059,15 @@ TEXT ·tileF32x512_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z4
@@ -1241,9 +1169,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_2(SB), NOSPLIT, $0-56
+// func tileBF16x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -1255,27 +1183,15 @@ TEXT ·tileBF16x512_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z4
@@ -1629,9 +1545,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_2(SB), NOSPLIT, $0-56
+// func tileWiden512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -1643,27 +1559,15 @@ TEXT ·tileWiden512_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z5
@@ -1783,9 +1687,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_2(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_2(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -1797,27 +1701,15 @@ TEXT ·tileSqueezedBF16_2(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
+	MOVQ       from+64(FP), SI
+	MOVQ       ldf+72(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	MOVQ head+32(FP), SI
-	MOVQ patches+40(FP), DI
+	MOVQ       head+32(FP), SI
+	MOVQ       patches+40(FP), DI
 
 block:
 	VPBROADCASTB (SI), Z31
@@ -1947,9 +1839,9 @@ patch1:
 	ADDQ   $0x00000080, DI
 	JMP    right1
 
-// func tileSqueezedWiden_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_2(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_2(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -1961,27 +1853,15 @@ TEXT ·tileSqueezedWiden_2(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
+	MOVQ       from+64(FP), SI
+	MOVQ       ldf+72(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	MOVQ head+32(FP), SI
-	MOVQ patches+40(FP), DI
+	MOVQ       head+32(FP), SI
+	MOVQ       patches+40(FP), DI
 
 block:
 	VPBROADCASTB (SI), Z31
@@ -2075,9 +1955,9 @@ patch1:
 	ADDQ   $0x00000080, DI
 	JMP    right1
 
-// func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_2(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_2(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_2(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -2089,27 +1969,15 @@ TEXT ·tileSqueezedF32_2(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
+	MOVQ       from+64(FP), SI
+	MOVQ       ldf+72(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	MOVQ head+32(FP), SI
-	MOVQ patches+40(FP), DI
+	MOVQ       head+32(FP), SI
+	MOVQ       patches+40(FP), DI
 
 block:
 	VPBROADCASTB (SI), Z31
@@ -2204,9 +2072,9 @@ patch1:
 	ADDQ   $0x00000080, DI
 	JMP    right1
 
-// func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_3(SB), NOSPLIT, $0-56
+// func tileF32x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -2221,11 +2089,8 @@ TEXT ·tileF32x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -2234,19 +2099,8 @@ TEXT ·tileF32x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z6
@@ -2378,9 +2232,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_3(SB), NOSPLIT, $0-56
+// func tileBF16x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -2395,11 +2249,8 @@ TEXT ·tileBF16x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -2408,19 +2259,8 @@ TEXT ·tileBF16x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z6
@@ -2930,9 +2770,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_3(SB), NOSPLIT, $0-56
+// func tileWiden512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -2947,11 +2787,8 @@ TEXT ·tileWiden512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -2960,19 +2797,8 @@ TEXT ·tileWiden512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z7
@@ -3125,9 +2951,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_3(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_3(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -3142,11 +2968,8 @@ TEXT ·tileSqueezedBF16_3(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
+	MOVQ       from+64(FP), SI
+	MOVQ       ldf+72(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -3155,19 +2978,8 @@ TEXT ·tileSqueezedBF16_3(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	MOVQ head+32(FP), SI
-	MOVQ patches+40(FP), DI
+	MOVQ       head+32(FP), SI
+	MOVQ       patches+40(FP), DI
 
 block:
 	VPBROADCASTB (SI), Z31
@@ -3334,9 +3146,9 @@ patch1:
 	ADDQ   $0x00000080, DI
 	JMP    right1
 
-// func tileSqueezedWiden_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_3(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_3(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -3351,11 +3163,8 @@ TEXT ·tileSqueezedWiden_3(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
+	MOVQ       from+64(FP), SI
+	MOVQ       ldf+72(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -3364,19 +3173,8 @@ TEXT ·tileSqueezedWiden_3(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	MOVQ head+32(FP), SI
-	MOVQ patches+40(FP), DI
+	MOVQ       head+32(FP), SI
+	MOVQ       patches+40(FP), DI
 
 block:
 	VPBROADCASTB (SI), Z31
@@ -3485,9 +3283,9 @@ patch1:
 	ADDQ   $0x00000080, DI
 	JMP    right1
 
-// func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_3(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_3(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_3(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -3502,11 +3300,8 @@ TEXT ·tileSqueezedF32_3(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+64(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+48(FP), SI
-	MOVQ       ldc+56(FP), DI
+	MOVQ       from+64(FP), SI
+	MOVQ       ldf+72(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -3515,19 +3310,8 @@ TEXT ·tileSqueezedF32_3(SB), NOSPLIT, $0-72
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	MOVQ head+32(FP), SI
-	MOVQ patches+40(FP), DI
+	MOVQ       head+32(FP), SI
+	MOVQ       patches+40(FP), DI
 
 block:
 	VPBROADCASTB (SI), Z31
@@ -3637,9 +3421,9 @@ patch1:
 	ADDQ   $0x00000080, DI
 	JMP    right1
 
-// func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_4(SB), NOSPLIT, $0-56
+// func tileF32x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_4(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -3659,11 +3443,8 @@ TEXT ·tileF32x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -3675,21 +3456,8 @@ TEXT ·tileF32x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -3869,9 +3637,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_4(SB), NOSPLIT, $0-56
+// func tileBF16x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_4(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -3891,11 +3659,8 @@ TEXT ·tileBF16x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -3907,21 +3672,8 @@ TEXT ·tileBF16x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -4605,9 +4357,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_4(SB), NOSPLIT, $0-56
+// func tileWiden512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_4(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -4627,11 +4379,8 @@ TEXT ·tileWiden512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -4643,21 +4392,8 @@ TEXT ·tileWiden512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -4853,9 +4589,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_4(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_4(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -4875,11 +4611,8 @@ TEXT ·tileSqueezedBF16_4(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -4891,21 +4624,8 @@ TEXT ·tileSqueezedBF16_4(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -5110,9 +4830,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileSqueezedWiden_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_4(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_4(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -5132,11 +4852,8 @@ TEXT ·tileSqueezedWiden_4(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -5148,21 +4865,8 @@ TEXT ·tileSqueezedWiden_4(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -5287,9 +4991,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_4(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_4(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_4(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -5309,11 +5013,8 @@ TEXT ·tileSqueezedF32_4(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -5325,21 +5026,8 @@ TEXT ·tileSqueezedF32_4(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -5472,9 +5160,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_5(SB), NOSPLIT, $0-56
+// func tileF32x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_5(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -5497,11 +5185,8 @@ TEXT ·tileF32x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -5516,23 +5201,8 @@ TEXT ·tileF32x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -5666,9 +5336,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_5(SB), NOSPLIT, $0-56
+// func tileBF16x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_5(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -5691,11 +5361,8 @@ TEXT ·tileBF16x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -5710,23 +5377,8 @@ TEXT ·tileBF16x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -6210,9 +5862,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_5(SB), NOSPLIT, $0-56
+// func tileWiden512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_5(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -6235,11 +5887,8 @@ TEXT ·tileWiden512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -6254,23 +5903,8 @@ TEXT ·tileWiden512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -6423,9 +6057,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_5(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_5(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -6448,11 +6082,8 @@ TEXT ·tileSqueezedBF16_5(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -6467,23 +6098,8 @@ TEXT ·tileSqueezedBF16_5(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -6725,9 +6341,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileSqueezedWiden_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_5(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_5(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -6750,11 +6366,8 @@ TEXT ·tileSqueezedWiden_5(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -6769,23 +6382,8 @@ TEXT ·tileSqueezedWiden_5(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -6925,9 +6523,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_5(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_5(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_5(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -6950,11 +6548,8 @@ TEXT ·tileSqueezedF32_5(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -6969,23 +6564,8 @@ TEXT ·tileSqueezedF32_5(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -7133,9 +6713,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_6(SB), NOSPLIT, $0-56
+// func tileF32x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_6(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -7161,11 +6741,8 @@ TEXT ·tileF32x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -7183,25 +6760,8 @@ TEXT ·tileF32x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -7353,9 +6913,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_6(SB), NOSPLIT, $0-56
+// func tileBF16x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_6(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -7381,11 +6941,8 @@ TEXT ·tileBF16x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -7403,25 +6960,8 @@ TEXT ·tileBF16x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -7993,9 +7533,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_6(SB), NOSPLIT, $0-56
+// func tileWiden512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_6(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -8021,11 +7561,8 @@ TEXT ·tileWiden512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -8043,25 +7580,8 @@ TEXT ·tileWiden512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	PREFETCHT1   8192(DX)
@@ -8235,9 +7755,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_6(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_6(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -8263,11 +7783,8 @@ TEXT ·tileSqueezedBF16_6(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -8285,25 +7802,8 @@ TEXT ·tileSqueezedBF16_6(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -8582,9 +8082,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileSqueezedWiden_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_6(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_6(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -8610,11 +8110,8 @@ TEXT ·tileSqueezedWiden_6(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -8632,25 +8129,8 @@ TEXT ·tileSqueezedWiden_6(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -8805,9 +8285,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_6(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_6(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_6(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -8833,11 +8313,8 @@ TEXT ·tileSqueezedF32_6(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+64(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
+	MOVQ       from+64(FP), DI
+	MOVQ       ldf+72(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -8855,25 +8332,8 @@ TEXT ·tileSqueezedF32_6(SB), NOSPLIT, $0-72
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	MOVQ head+32(FP), DI
-	MOVQ patches+40(FP), R8
+	MOVQ       head+32(FP), DI
+	MOVQ       patches+40(FP), R8
 
 block:
 	VPBROADCASTB (DI), Z31
@@ -9036,9 +8496,9 @@ patch1:
 	ADDQ   $0x00000080, R8
 	JMP    right1
 
-// func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_7(SB), NOSPLIT, $0-56
+// func tileF32x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_7(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -9069,11 +8529,8 @@ TEXT ·tileF32x512_7(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -9094,27 +8551,8 @@ TEXT ·tileF32x512_7(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z12
 	VMOVUPS    64(R8), Z13
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z14
@@ -9278,9 +8716,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_7(SB), NOSPLIT, $0-56
+// func tileBF16x512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_7(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -9311,11 +8749,8 @@ TEXT ·tileBF16x512_7(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -9336,27 +8771,8 @@ TEXT ·tileBF16x512_7(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z12
 	VMOVUPS    64(R8), Z13
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z14
@@ -10010,9 +9426,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_7(SB), NOSPLIT, $0-56
+// func tileWiden512_7(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_7(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -10043,11 +9459,8 @@ TEXT ·tileWiden512_7(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -10068,27 +9481,8 @@ TEXT ·tileWiden512_7(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z12
 	VMOVUPS    64(R8), Z13
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z15
@@ -10281,9 +9675,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_7(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_7(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -10314,11 +9708,8 @@ TEXT ·tileSqueezedBF16_7(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -10339,27 +9730,8 @@ TEXT ·tileSqueezedBF16_7(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z12
 	VMOVUPS    64(R8), Z13
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -10676,9 +10048,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileSqueezedWiden_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_7(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_7(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -10709,11 +10081,8 @@ TEXT ·tileSqueezedWiden_7(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -10734,27 +10103,8 @@ TEXT ·tileSqueezedWiden_7(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z12
 	VMOVUPS    64(R8), Z13
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -10925,9 +10275,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_7(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_7(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_7(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -10958,11 +10308,8 @@ TEXT ·tileSqueezedF32_7(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -10983,27 +10330,8 @@ TEXT ·tileSqueezedF32_7(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z12
 	VMOVUPS    64(R8), Z13
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -11182,9 +10510,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_8(SB), NOSPLIT, $0-56
+// func tileF32x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_8(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -11218,11 +10546,8 @@ TEXT ·tileF32x512_8(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -11246,29 +10571,8 @@ TEXT ·tileF32x512_8(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z14
 	VMOVUPS    64(R8), Z15
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z16
@@ -11450,9 +10754,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_8(SB), NOSPLIT, $0-56
+// func tileBF16x512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_8(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -11486,11 +10790,8 @@ TEXT ·tileBF16x512_8(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -11514,29 +10815,8 @@ TEXT ·tileBF16x512_8(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z14
 	VMOVUPS    64(R8), Z15
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z16
@@ -12278,9 +11558,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_8(SB), NOSPLIT, $0-56
+// func tileWiden512_8(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_8(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -12314,11 +11594,8 @@ TEXT ·tileWiden512_8(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -12342,29 +11619,8 @@ TEXT ·tileWiden512_8(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z14
 	VMOVUPS    64(R8), Z15
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z17
@@ -12578,9 +11834,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_8(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_8(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -12614,11 +11870,8 @@ TEXT ·tileSqueezedBF16_8(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -12642,29 +11895,8 @@ TEXT ·tileSqueezedBF16_8(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z14
 	VMOVUPS    64(R8), Z15
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -13018,9 +12250,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileSqueezedWiden_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_8(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_8(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -13054,11 +12286,8 @@ TEXT ·tileSqueezedWiden_8(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -13082,29 +12311,8 @@ TEXT ·tileSqueezedWiden_8(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z14
 	VMOVUPS    64(R8), Z15
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -13290,9 +12498,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_8(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_8(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_8(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -13326,11 +12534,8 @@ TEXT ·tileSqueezedF32_8(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -13354,29 +12559,8 @@ TEXT ·tileSqueezedF32_8(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z14
 	VMOVUPS    64(R8), Z15
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -13570,9 +12754,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_9(SB), NOSPLIT, $0-56
+// func tileF32x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_9(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -13609,11 +12793,8 @@ TEXT ·tileF32x512_9(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -13640,31 +12821,8 @@ TEXT ·tileF32x512_9(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z16
 	VMOVUPS    64(R8), Z17
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z18
@@ -13864,9 +13022,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_9(SB), NOSPLIT, $0-56
+// func tileBF16x512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_9(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -13903,11 +13061,8 @@ TEXT ·tileBF16x512_9(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -13934,31 +13089,8 @@ TEXT ·tileBF16x512_9(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z16
 	VMOVUPS    64(R8), Z17
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z18
@@ -14788,9 +13920,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_9(SB), NOSPLIT, $0-56
+// func tileWiden512_9(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_9(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -14827,11 +13959,8 @@ TEXT ·tileWiden512_9(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+48(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+32(FP), R8
-	MOVQ       ldc+40(FP), R9
+	MOVQ       from+48(FP), R8
+	MOVQ       ldf+56(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -14858,31 +13987,8 @@ TEXT ·tileWiden512_9(SB), NOSPLIT, $0-56
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z16
 	VMOVUPS    64(R8), Z17
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z19
@@ -15117,9 +14223,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_9(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_9(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -15156,11 +14262,8 @@ TEXT ·tileSqueezedBF16_9(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -15187,31 +14290,8 @@ TEXT ·tileSqueezedBF16_9(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z16
 	VMOVUPS    64(R8), Z17
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -15602,9 +14682,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileSqueezedWiden_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_9(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_9(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -15641,11 +14721,8 @@ TEXT ·tileSqueezedWiden_9(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -15672,31 +14749,8 @@ TEXT ·tileSqueezedWiden_9(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z16
 	VMOVUPS    64(R8), Z17
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -15897,9 +14951,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_9(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_9(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_9(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -15936,11 +14990,8 @@ TEXT ·tileSqueezedF32_9(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
-	MOVQ       acc+64(FP), R8
-	TESTQ      R8, R8
-	JZ         fresh
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
+	MOVQ       from+64(FP), R8
+	MOVQ       ldf+72(FP), R9
 	VMOVUPS    (R8), Z0
 	VMOVUPS    64(R8), Z1
 	ADDQ       R9, R8
@@ -15967,31 +15018,8 @@ TEXT ·tileSqueezedF32_9(SB), NOSPLIT, $0-72
 	ADDQ       R9, R8
 	VMOVUPS    (R8), Z16
 	VMOVUPS    64(R8), Z17
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-
-begin:
-	MOVQ head+32(FP), R8
-	MOVQ patches+40(FP), R9
+	MOVQ       head+32(FP), R8
+	MOVQ       patches+40(FP), R9
 
 block:
 	VPBROADCASTB (R8), Z31
@@ -16200,9 +15228,9 @@ patch1:
 	ADDQ   $0x00000080, R9
 	JMP    right1
 
-// func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_10(SB), NOSPLIT, $0-56
+// func tileF32x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_10(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -16244,11 +15272,8 @@ TEXT ·tileF32x512_10(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -16278,33 +15303,8 @@ TEXT ·tileF32x512_10(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z18
 	VMOVUPS    64(R9), Z19
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z20
@@ -16524,9 +15524,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_10(SB), NOSPLIT, $0-56
+// func tileBF16x512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_10(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -16568,11 +15568,8 @@ TEXT ·tileBF16x512_10(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -16602,33 +15599,8 @@ TEXT ·tileBF16x512_10(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z18
 	VMOVUPS    64(R9), Z19
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z20
@@ -17548,9 +16520,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_10(SB), NOSPLIT, $0-56
+// func tileWiden512_10(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_10(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -17592,11 +16564,8 @@ TEXT ·tileWiden512_10(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -17626,33 +16595,8 @@ TEXT ·tileWiden512_10(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z18
 	VMOVUPS    64(R9), Z19
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z21
@@ -17910,9 +16854,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_10(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_10(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -17954,11 +16898,8 @@ TEXT ·tileSqueezedBF16_10(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -17988,33 +16929,8 @@ TEXT ·tileSqueezedBF16_10(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z18
 	VMOVUPS    64(R9), Z19
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -18443,9 +17359,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileSqueezedWiden_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_10(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_10(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -18487,11 +17403,8 @@ TEXT ·tileSqueezedWiden_10(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -18521,33 +17434,8 @@ TEXT ·tileSqueezedWiden_10(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z18
 	VMOVUPS    64(R9), Z19
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -18764,9 +17652,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_10(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_10(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_10(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -18808,11 +17696,8 @@ TEXT ·tileSqueezedF32_10(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -18842,33 +17727,8 @@ TEXT ·tileSqueezedF32_10(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z18
 	VMOVUPS    64(R9), Z19
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -19093,9 +17953,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_11(SB), NOSPLIT, $0-56
+// func tileF32x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_11(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -19140,11 +18000,8 @@ TEXT ·tileF32x512_11(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -19177,35 +18034,8 @@ TEXT ·tileF32x512_11(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z20
 	VMOVUPS    64(R9), Z21
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z22
@@ -19443,9 +18273,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_11(SB), NOSPLIT, $0-56
+// func tileBF16x512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_11(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -19490,11 +18320,8 @@ TEXT ·tileBF16x512_11(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -19527,35 +18354,8 @@ TEXT ·tileBF16x512_11(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z20
 	VMOVUPS    64(R9), Z21
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z22
@@ -20563,9 +19363,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_11(SB), NOSPLIT, $0-56
+// func tileWiden512_11(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_11(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -20610,11 +19410,8 @@ TEXT ·tileWiden512_11(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -20647,35 +19444,8 @@ TEXT ·tileWiden512_11(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z20
 	VMOVUPS    64(R9), Z21
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z23
@@ -20954,9 +19724,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_11(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_11(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -21001,11 +19771,8 @@ TEXT ·tileSqueezedBF16_11(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -21038,35 +19805,8 @@ TEXT ·tileSqueezedBF16_11(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z20
 	VMOVUPS    64(R9), Z21
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -21532,9 +20272,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileSqueezedWiden_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_11(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_11(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -21579,11 +20319,8 @@ TEXT ·tileSqueezedWiden_11(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -21616,35 +20353,8 @@ TEXT ·tileSqueezedWiden_11(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z20
 	VMOVUPS    64(R9), Z21
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -21876,9 +20586,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_11(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_11(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_11(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -21923,11 +20633,8 @@ TEXT ·tileSqueezedF32_11(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -21960,35 +20667,8 @@ TEXT ·tileSqueezedF32_11(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z20
 	VMOVUPS    64(R9), Z21
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -22228,9 +20908,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileF32x512_12(SB), NOSPLIT, $0-56
+// func tileF32x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileF32x512_12(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -22278,11 +20958,8 @@ TEXT ·tileF32x512_12(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -22318,37 +20995,8 @@ TEXT ·tileF32x512_12(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z24
@@ -22604,9 +21252,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileBF16x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileBF16x512_12(SB), NOSPLIT, $0-56
+// func tileBF16x512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF16x512_12(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -22654,11 +21302,8 @@ TEXT ·tileBF16x512_12(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -22694,37 +21339,8 @@ TEXT ·tileBF16x512_12(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z24
@@ -23820,9 +22436,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tileWiden512_12(SB), NOSPLIT, $0-56
+// func tileWiden512_12(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileWiden512_12(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -23870,11 +22486,8 @@ TEXT ·tileWiden512_12(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+48(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+32(FP), R9
-	MOVQ       ldc+40(FP), R10
+	MOVQ       from+48(FP), R9
+	MOVQ       ldf+56(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -23910,37 +22523,8 @@ TEXT ·tileWiden512_12(SB), NOSPLIT, $0-56
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	CMPQ AX, $0x02
-	JLT  tail
+	CMPQ       AX, $0x02
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Z25
@@ -24240,9 +22824,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedBF16_12(SB), NOSPLIT, $0-72
+// func tileSqueezedBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedBF16_12(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -24290,11 +22874,8 @@ TEXT ·tileSqueezedBF16_12(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -24330,37 +22911,8 @@ TEXT ·tileSqueezedBF16_12(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -24863,9 +23415,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileSqueezedWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedWiden_12(SB), NOSPLIT, $0-72
+// func tileSqueezedWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedWiden_12(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -24913,11 +23465,8 @@ TEXT ·tileSqueezedWiden_12(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -24953,37 +23502,8 @@ TEXT ·tileSqueezedWiden_12(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -25230,9 +23750,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileSqueezedF32_12(SB), NOSPLIT, $0-72
+// func tileSqueezedF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileSqueezedF32_12(SB), NOSPLIT, $0-80
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -25280,11 +23800,8 @@ TEXT ·tileSqueezedF32_12(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+64(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
+	MOVQ       from+64(FP), R9
+	MOVQ       ldf+72(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -25320,37 +23837,8 @@ TEXT ·tileSqueezedF32_12(SB), NOSPLIT, $0-72
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	MOVQ head+32(FP), R9
-	MOVQ patches+40(FP), R10
+	MOVQ       head+32(FP), R9
+	MOVQ       patches+40(FP), R10
 
 block:
 	VPBROADCASTB (R9), Z31
@@ -25605,9 +24093,9 @@ patch1:
 	ADDQ   $0x00000080, R10
 	JMP    right1
 
-// func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileExpandBF16_12(SB), NOSPLIT, $0-80
+// func tileExpandBF16_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileExpandBF16_12(SB), NOSPLIT, $0-88
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -25655,11 +24143,8 @@ TEXT ·tileExpandBF16_12(SB), NOSPLIT, $0-80
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+72(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+56(FP), R9
-	MOVQ       ldc+64(FP), R10
+	MOVQ       from+72(FP), R9
+	MOVQ       ldf+80(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -25695,38 +24180,9 @@ TEXT ·tileExpandBF16_12(SB), NOSPLIT, $0-80
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	MOVQ wide+48(FP), R9
-	MOVQ head+32(FP), R10
-	MOVQ patches+40(FP), R11
+	MOVQ       wide+48(FP), R9
+	MOVQ       head+32(FP), R10
+	MOVQ       patches+40(FP), R11
 
 block:
 	VPBROADCASTB (R10), Z31
@@ -26234,9 +24690,9 @@ patch1:
 	ADDQ   $0x00000080, R11
 	JMP    right1
 
-// func tileExpandWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileExpandWiden_12(SB), NOSPLIT, $0-80
+// func tileExpandWiden_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileExpandWiden_12(SB), NOSPLIT, $0-88
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -26284,11 +24740,8 @@ TEXT ·tileExpandWiden_12(SB), NOSPLIT, $0-80
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+72(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+56(FP), R9
-	MOVQ       ldc+64(FP), R10
+	MOVQ       from+72(FP), R9
+	MOVQ       ldf+80(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -26324,38 +24777,9 @@ TEXT ·tileExpandWiden_12(SB), NOSPLIT, $0-80
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	MOVQ wide+48(FP), R9
-	MOVQ head+32(FP), R10
-	MOVQ patches+40(FP), R11
+	MOVQ       wide+48(FP), R9
+	MOVQ       head+32(FP), R10
+	MOVQ       patches+40(FP), R11
 
 block:
 	VPBROADCASTB (R10), Z31
@@ -26611,9 +25035,9 @@ patch1:
 	ADDQ   $0x00000080, R11
 	JMP    right1
 
-// func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
-TEXT ·tileExpandF32_12(SB), NOSPLIT, $0-80
+// func tileExpandF32_12(k int, a *byte, lda int, b *byte, head *byte, patches *byte, wide *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·tileExpandF32_12(SB), NOSPLIT, $0-88
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -26661,11 +25085,8 @@ TEXT ·tileExpandF32_12(SB), NOSPLIT, $0-80
 	ADDQ       R10, R9
 	PREFETCHT0 (R9)
 	PREFETCHT0 64(R9)
-	MOVQ       acc+72(FP), R9
-	TESTQ      R9, R9
-	JZ         fresh
-	MOVQ       c+56(FP), R9
-	MOVQ       ldc+64(FP), R10
+	MOVQ       from+72(FP), R9
+	MOVQ       ldf+80(FP), R10
 	VMOVUPS    (R9), Z0
 	VMOVUPS    64(R9), Z1
 	ADDQ       R10, R9
@@ -26701,38 +25122,9 @@ TEXT ·tileExpandF32_12(SB), NOSPLIT, $0-80
 	ADDQ       R10, R9
 	VMOVUPS    (R9), Z22
 	VMOVUPS    64(R9), Z23
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-
-begin:
-	MOVQ wide+48(FP), R9
-	MOVQ head+32(FP), R10
-	MOVQ patches+40(FP), R11
+	MOVQ       wide+48(FP), R9
+	MOVQ       head+32(FP), R10
+	MOVQ       patches+40(FP), R11
 
 block:
 	VPBROADCASTB (R10), Z31
@@ -26996,9 +25388,9 @@ patch1:
 	ADDQ   $0x00000080, R11
 	JMP    right1
 
-// func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ8x512_1(SB), NOSPLIT, $0-56
+// func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ8x512_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -27007,20 +25399,11 @@ TEXT ·tileQ8x512_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
 
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
 block:
 	VPBROADCASTD  36(DX), Z2
 	VMOVDQA64     Z2, Z3
@@ -27075,9 +25458,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ4x512_1(SB), NOSPLIT, $0-56
+// func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ4x512_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -27086,21 +25469,11 @@ TEXT ·tileQ4x512_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Z0
 	VMOVUPS    64(BX), Z1
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS    lowNibbles<>+0(SB), Z31
 
 block:
 	VPBROADCASTD  36(DX), Z2
@@ -27172,9 +25545,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ8x512_2(SB), NOSPLIT, $0-56
+// func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ8x512_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -27186,25 +25559,14 @@ TEXT ·tileQ8x512_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
 
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
 block:
 	VPBROADCASTD  36(BX), Z4
 	VMOVDQA64     Z4, Z5
@@ -27286,9 +25648,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ4x512_2(SB), NOSPLIT, $0-56
+// func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ4x512_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -27300,26 +25662,14 @@ TEXT ·tileQ4x512_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z2
 	VMOVUPS    64(SI), Z3
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS    lowNibbles<>+0(SB), Z31
 
 block:
 	VPBROADCASTD  36(BX), Z4
@@ -27418,9 +25768,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ8x512_3(SB), NOSPLIT, $0-56
+// func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ8x512_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -27435,11 +25785,8 @@ TEXT ·tileQ8x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -27448,17 +25795,7 @@ TEXT ·tileQ8x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
 
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
 block:
 	VPBROADCASTD  36(BX), Z6
 	VMOVDQA64     Z6, Z7
@@ -27567,9 +25904,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ4x512_3(SB), NOSPLIT, $0-56
+// func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ4x512_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -27584,11 +25921,8 @@ TEXT ·tileQ4x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Z0
 	VMOVUPS    64(SI), Z1
 	ADDQ       DI, SI
@@ -27597,18 +25931,7 @@ TEXT ·tileQ4x512_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	VMOVUPS    (SI), Z4
 	VMOVUPS    64(SI), Z5
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS    lowNibbles<>+0(SB), Z31
 
 block:
 	VPBROADCASTD  36(BX), Z6
@@ -27734,9 +26057,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ8x512_4(SB), NOSPLIT, $0-56
+// func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ8x512_4(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -27756,11 +26079,8 @@ TEXT ·tileQ8x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -27772,19 +26092,7 @@ TEXT ·tileQ8x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
 
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
 block:
 	PREFETCHT1    8192(DX)
 	PREFETCHT1    8256(DX)
@@ -27938,9 +26246,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ4x512_4(SB), NOSPLIT, $0-56
+// func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ4x512_4(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -27960,11 +26268,8 @@ TEXT ·tileQ4x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -27976,20 +26281,7 @@ TEXT ·tileQ4x512_4(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z6
 	VMOVUPS    64(DI), Z7
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS    lowNibbles<>+0(SB), Z31
 
 block:
 	PREFETCHT1    8192(DX)
@@ -28152,9 +26444,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ8x512_5(SB), NOSPLIT, $0-56
+// func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ8x512_5(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -28177,11 +26469,8 @@ TEXT ·tileQ8x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -28196,21 +26485,7 @@ TEXT ·tileQ8x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
 
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
 block:
 	PREFETCHT1    8192(DX)
 	PREFETCHT1    8256(DX)
@@ -28391,9 +26666,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ4x512_5(SB), NOSPLIT, $0-56
+// func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ4x512_5(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -28416,11 +26691,8 @@ TEXT ·tileQ4x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -28435,22 +26707,7 @@ TEXT ·tileQ4x512_5(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z8
 	VMOVUPS    64(DI), Z9
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS    lowNibbles<>+0(SB), Z31
 
 block:
 	PREFETCHT1    8192(DX)
@@ -28640,9 +26897,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ8x512_6(SB), NOSPLIT, $0-56
+// func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ8x512_6(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -28668,11 +26925,8 @@ TEXT ·tileQ8x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -28690,23 +26944,7 @@ TEXT ·tileQ8x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
 
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
 block:
 	PREFETCHT1    8192(DX)
 	PREFETCHT1    8256(DX)
@@ -28914,9 +27152,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·tileQ4x512_6(SB), NOSPLIT, $0-56
+// func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·tileQ4x512_6(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -28942,11 +27180,8 @@ TEXT ·tileQ4x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	PREFETCHT0 (DI)
 	PREFETCHT0 64(DI)
-	MOVQ       acc+48(FP), DI
-	TESTQ      DI, DI
-	JZ         fresh
-	MOVQ       c+32(FP), DI
-	MOVQ       ldc+40(FP), R8
+	MOVQ       from+48(FP), DI
+	MOVQ       ldf+56(FP), R8
 	VMOVUPS    (DI), Z0
 	VMOVUPS    64(DI), Z1
 	ADDQ       R8, DI
@@ -28964,24 +27199,7 @@ TEXT ·tileQ4x512_6(SB), NOSPLIT, $0-56
 	ADDQ       R8, DI
 	VMOVUPS    (DI), Z10
 	VMOVUPS    64(DI), Z11
-	JMP        begin
-
-fresh:
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Z31
+	VMOVUPS    lowNibbles<>+0(SB), Z31
 
 block:
 	PREFETCHT1    8192(DX)
@@ -29198,9 +27416,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tileF32x256_1(SB), NOSPLIT, $0-56
+TEXT ·tileF32x256_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -29209,26 +27427,14 @@ TEXT ·tileF32x256_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Y0
 	VMOVUPS    32(BX), Y1
 	VMOVUPS    64(BX), Y2
 	VMOVUPS    96(BX), Y3
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VBROADCASTSS (DX), Y5
@@ -29338,9 +27544,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileWiden256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileWiden256_1(SB), NOSPLIT, $0-56
+TEXT ·tileWiden256_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -29349,26 +27555,14 @@ TEXT ·tileWiden256_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Y0
 	VMOVUPS    32(BX), Y1
 	VMOVUPS    64(BX), Y2
 	VMOVUPS    96(BX), Y3
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (CX), Y5
@@ -29537,9 +27731,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileF32x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileF32x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tileF32x256_2(SB), NOSPLIT, $0-56
+TEXT ·tileF32x256_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -29551,11 +27745,8 @@ TEXT ·tileF32x256_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Y0
 	VMOVUPS    32(SI), Y1
 	VMOVUPS    64(SI), Y2
@@ -29565,21 +27756,8 @@ TEXT ·tileF32x256_2(SB), NOSPLIT, $0-56
 	VMOVUPS    32(SI), Y5
 	VMOVUPS    64(SI), Y6
 	VMOVUPS    96(SI), Y7
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VBROADCASTSS (BX), Y9
@@ -29739,9 +27917,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileWiden256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileWiden256_2(SB), NOSPLIT, $0-56
+TEXT ·tileWiden256_2(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -29753,11 +27931,8 @@ TEXT ·tileWiden256_2(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Y0
 	VMOVUPS    32(SI), Y1
 	VMOVUPS    64(SI), Y2
@@ -29767,21 +27942,8 @@ TEXT ·tileWiden256_2(SB), NOSPLIT, $0-56
 	VMOVUPS    32(SI), Y5
 	VMOVUPS    64(SI), Y6
 	VMOVUPS    96(SI), Y7
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Y9
@@ -30035,9 +28197,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileF32x256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileF32x256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tileF32x256_3(SB), NOSPLIT, $0-56
+TEXT ·tileF32x256_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -30052,11 +28214,8 @@ TEXT ·tileF32x256_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Y0
 	VMOVUPS    32(SI), Y1
 	VMOVUPS    64(SI), Y2
@@ -30071,25 +28230,8 @@ TEXT ·tileF32x256_3(SB), NOSPLIT, $0-56
 	VMOVUPS    32(SI), Y9
 	VMOVUPS    64(SI), Y10
 	VMOVUPS    96(SI), Y11
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-begin:
-	CMPQ AX, $0x08
-	JLT  tail
+	CMPQ       AX, $0x08
+	JLT        tail
 
 loop:
 	VBROADCASTSS (BX), Y13
@@ -30299,9 +28441,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileWiden256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileWiden256_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·tileWiden256_3(SB), NOSPLIT, $0-56
+TEXT ·tileWiden256_3(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), DX
@@ -30316,11 +28458,8 @@ TEXT ·tileWiden256_3(SB), NOSPLIT, $0-56
 	ADDQ       DI, SI
 	PREFETCHT0 (SI)
 	PREFETCHT0 64(SI)
-	MOVQ       acc+48(FP), SI
-	TESTQ      SI, SI
-	JZ         fresh
-	MOVQ       c+32(FP), SI
-	MOVQ       ldc+40(FP), DI
+	MOVQ       from+48(FP), SI
+	MOVQ       ldf+56(FP), DI
 	VMOVUPS    (SI), Y0
 	VMOVUPS    32(SI), Y1
 	VMOVUPS    64(SI), Y2
@@ -30335,25 +28474,8 @@ TEXT ·tileWiden256_3(SB), NOSPLIT, $0-56
 	VMOVUPS    32(SI), Y9
 	VMOVUPS    64(SI), Y10
 	VMOVUPS    96(SI), Y11
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-begin:
-	CMPQ AX, $0x04
-	JLT  tail
+	CMPQ       AX, $0x04
+	JLT        tail
 
 loop:
 	VMOVUPS      (DX), Y13
@@ -30692,9 +28814,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
-TEXT ·tileQ8x256_1(SB), NOSPLIT, $0-56
+TEXT ·tileQ8x256_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -30703,27 +28825,15 @@ TEXT ·tileQ8x256_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Y0
 	VMOVUPS    32(BX), Y1
 	VMOVUPS    64(BX), Y2
 	VMOVUPS    96(BX), Y3
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Y13
-	VMOVUPS wordOnes<>+0(SB), Y14
-	VMOVUPS signBits<>+0(SB), Y15
+	VMOVUPS    lowNibbles<>+0(SB), Y13
+	VMOVUPS    wordOnes<>+0(SB), Y14
+	VMOVUPS    signBits<>+0(SB), Y15
 
 block:
 	VPXOR        Y4, Y4, Y4
@@ -30960,9 +29070,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, acc int)
+// func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
-TEXT ·tileQ4x256_1(SB), NOSPLIT, $0-56
+TEXT ·tileQ4x256_1(SB), NOSPLIT, $0-64
 	MOVQ       k+0(FP), AX
 	MOVQ       lda+16(FP), CX
 	MOVQ       b+24(FP), CX
@@ -30971,27 +29081,15 @@ TEXT ·tileQ4x256_1(SB), NOSPLIT, $0-56
 	MOVQ       ldc+40(FP), SI
 	PREFETCHT0 (BX)
 	PREFETCHT0 64(BX)
-	MOVQ       acc+48(FP), BX
-	TESTQ      BX, BX
-	JZ         fresh
-	MOVQ       c+32(FP), BX
-	MOVQ       ldc+40(FP), SI
+	MOVQ       from+48(FP), BX
+	MOVQ       ldf+56(FP), SI
 	VMOVUPS    (BX), Y0
 	VMOVUPS    32(BX), Y1
 	VMOVUPS    64(BX), Y2
 	VMOVUPS    96(BX), Y3
-	JMP        begin
-
-fresh:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-begin:
-	VMOVUPS lowNibbles<>+0(SB), Y13
-	VMOVUPS wordOnes<>+0(SB), Y14
-	VMOVUPS signBits<>+0(SB), Y15
+	VMOVUPS    lowNibbles<>+0(SB), Y13
+	VMOVUPS    wordOnes<>+0(SB), Y14
+	VMOVUPS    signBits<>+0(SB), Y15
 
 block:
 	VPBROADCASTD 36(DX), Y4

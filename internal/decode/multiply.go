@@ -2,7 +2,7 @@ package decode
 
 import "promptgen/internal/kernel"
 
-// Product is C [M, W.N] = act(A·W + bias) + residual, for M rows of A [·, W.K] of
+// Product is C [M, W.N] = act(bias + A·W) + residual, for M rows of A [·, W.K] of
 // W's dtype, from Row on.
 type Product struct {
 	Row, M int
@@ -14,7 +14,7 @@ type Product struct {
 
 	Bias     []float32 // [W.N] or nil
 	Act      kernel.Act
-	Residual []float32 // rows as in C, or nil; may be C
+	Residual []float32 // rows as in C, which it may not be, or nil
 
 	// Next, shaped for rows of W.N values, or nil, receives C as well, while it
 	// is in the first cache. It may not be A.
@@ -75,9 +75,6 @@ func (j *job) strip(lo, hi int) {
 	from, to := lo*panelCols, min(hi*panelCols, j.W.N)
 	for r := j.r0; r < j.r0+j.m; r++ {
 		c := j.C[r*j.LDC:][from:to]
-		if j.Bias != nil {
-			j.u.cpu.RowAdd(c, j.Bias[from:to])
-		}
 		if j.Act != kernel.ActNone {
 			j.u.cpu.RowAct(c, c, j.Act)
 		}
@@ -110,8 +107,8 @@ func (j *job) panel(p, s, n int) {
 func (j *job) tiles(f *format, from, p, s, n int, b *byte) {
 	tiles, stride := f.tiles, j.A.stride
 	n *= j.W.f.unit / f.unit
-	j.each(from, j.m, len(tiles), p, s, func(m int, a *byte, c *float32, ldc, acc int) {
-		tiles[m-1](n, a, stride, b, c, ldc, acc)
+	j.each(from, j.m, len(tiles), p, s, func(m int, a *byte, t place) {
+		tiles[m-1](n, a, stride, b, t.c, t.ldc, t.from, t.ldf)
 	})
 }
 
@@ -129,8 +126,8 @@ func (j *job) expanded(x *expansion, p, s, n, some int) {
 		if x.first != nil && j.m >= firstRows && some%panel.k.steps == 0 {
 			rows = firstRows
 			from, head := panel.at(s)
-			j.each(0, rows, rows, p, s, func(_ int, a *byte, c *float32, ldc, acc int) {
-				x.first(some/panel.k.steps, a, j.A.stride, from, head, panel.patchesFrom(s), &wide[0], c, ldc, acc)
+			j.each(0, rows, rows, p, s, func(_ int, a *byte, t place) {
+				x.first(some/panel.k.steps, a, j.A.stride, from, head, panel.patchesFrom(s), &wide[0], t.c, t.ldc, t.from, t.ldf)
 			})
 		} else {
 			panel.expand(x, wide, s, some)
@@ -147,8 +144,8 @@ func (j *job) squeezed(p int) {
 	from, head := panel.at(0)
 	patches, tiles := panel.patchesFrom(0), panel.k.tiles
 	if whole > 0 {
-		j.each(0, j.m, len(tiles), p, 0, func(m int, a *byte, c *float32, ldc, acc int) {
-			tiles[m-1](whole, a, stride, from, head, patches, c, ldc, acc)
+		j.each(0, j.m, len(tiles), p, 0, func(m int, a *byte, t place) {
+			tiles[m-1](whole, a, stride, from, head, patches, t.c, t.ldc, t.from, t.ldf)
 		})
 	}
 	if s := whole * panel.k.steps; s < panel.steps {
@@ -156,26 +153,40 @@ func (j *job) squeezed(p int) {
 	}
 }
 
+// place is where a tile's sums go, and where they come from.
+type place struct {
+	c, from  *float32
+	ldc, ldf int // bytes between rows
+}
+
 // each runs f for pieces of at most most of rows [from,to) from step s of panel p
-// on: where their activations and sums lie, and whether sums are there already.
-func (j *job) each(from, to, most, p, s int, f func(m int, a *byte, c *float32, ldc, acc int)) {
-	acc := 0
-	if s > 0 {
-		acc = 1
-	}
+// on: where their activations and sums lie. Sums begin with the bias.
+func (j *job) each(from, to, most, p, s int, f func(m int, a *byte, t place)) {
 	cols := min(panelCols, j.W.N-p*panelCols)
+	bias := zeros[:cols]
+	if j.Bias != nil {
+		bias = j.Bias[p*panelCols:][:cols]
+	}
 	tiles(to-from, most, func(r, m int) {
 		r += j.r0 + from
 		at := r*j.LDC + p*panelCols
+		t := place{c: floatPtr(j.C, at), from: &bias[0], ldc: 4 * j.LDC}
+		if s > 0 {
+			t.from, t.ldf = t.c, t.ldc
+		}
 		if cols == panelCols {
-			f(m, j.A.at(r, s), floatPtr(j.C, at), 4*j.LDC, acc)
+			f(m, j.A.at(r, s), t)
 			return
 		}
 		edge := grow(&j.s.tile, maxTile*panelCols)
 		for i := range m {
-			copy(edge[i*panelCols:], j.C[at+i*j.LDC:][:cols])
+			begin := bias
+			if s > 0 {
+				begin = j.C[at+i*j.LDC:][:cols]
+			}
+			copy(edge[i*panelCols:], begin)
 		}
-		f(m, j.A.at(r, s), &edge[0], 4*panelCols, acc)
+		f(m, j.A.at(r, s), place{&edge[0], &edge[0], 4 * panelCols, 4 * panelCols})
 		for i := range m {
 			copy(j.C[at+i*j.LDC:][:cols], edge[i*panelCols:])
 		}

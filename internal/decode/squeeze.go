@@ -67,11 +67,11 @@ type expansion struct {
 
 // squeezedTile does with so many blocks what the format's tile does with their
 // steps.
-type squeezedTile func(blocks int, a *byte, lda int, b, head, patches *byte, c *float32, ldc, acc int)
+type squeezedTile func(blocks int, a *byte, lda int, b, head, patches *byte, c *float32, ldc int, from *float32, ldf int)
 
 // expandingTile is a squeezedTile that leaves the steps in wide, for more rows:
 // while it waits for memory or shuffles bytes, it multiplies.
-type expandingTile func(blocks int, a *byte, lda int, b, head, patches, wide *byte, c *float32, ldc, acc int)
+type expandingTile func(blocks int, a *byte, lda int, b, head, patches, wide *byte, c *float32, ldc int, from *float32, ldf int)
 
 const firstRows = 12
 

@@ -49,8 +49,8 @@ func varied(r *rand.Rand, n, rare int) []float32 {
 	return x
 }
 
-// floatsOf is steps of floats for those of pairs of bf16.
-func floatsOf(panel []byte) []byte {
+// widened is steps of floats for those of pairs of bf16.
+func widened(panel []byte) []byte {
 	w := make([]byte, 2*len(panel))
 	for i := 0; i < len(panel); i += 4 {
 		to := w[i/stepBytes*2*stepBytes+i%stepBytes:]
@@ -96,7 +96,7 @@ func TestSqueeze(t *testing.T) {
 					}
 					want, size := wide, stepBytes
 					if x.as != nil {
-						want, size = floatsOf(wide), 2*stepBytes
+						want, size = widened(wide), 2*stepBytes
 					}
 					for first := 0; first < steps; first += 2 * k.steps {
 						got := aligned(k.wideBytes(steps-first) / stepBytes * size)

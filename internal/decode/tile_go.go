@@ -12,16 +12,16 @@ import (
 
 var le = binary.LittleEndian
 
-// operands makes slices of a micro-kernel's arguments.
-func operands(k int, a *byte, aStep int, b *byte, bStep int, c *float32) (x, y []byte, sums []float32) {
-	return unsafe.Slice(a, k*aStep), unsafe.Slice(b, k*bStep), unsafe.Slice(c, panelCols)
+// operands makes slices of a micro-kernel's arguments, and its sums what they
+// begin with.
+func operands(k int, a *byte, aStep int, b *byte, bStep int, c, from *float32) (x, y []byte, sums []float32) {
+	sums = unsafe.Slice(c, panelCols)
+	copy(sums, unsafe.Slice(from, panelCols))
+	return unsafe.Slice(a, k*aStep), unsafe.Slice(b, k*bStep), sums
 }
 
-func tileF32Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
-	x, y, sums := operands(k, a, 4, b, 4*panelCols, c)
-	if acc == 0 {
-		clear(sums)
-	}
+func tileF32Go(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
+	x, y, sums := operands(k, a, 4, b, 4*panelCols, c, from)
 	for ; len(x) > 0; x, y = x[4:], y[4*panelCols:] {
 		v := math.Float32frombits(le.Uint32(x))
 		for j := range sums {
@@ -30,11 +30,8 @@ func tileF32Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
 	}
 }
 
-func tileBF16Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
-	x, y, sums := operands(k, a, 4, b, 4*panelCols, c)
-	if acc == 0 {
-		clear(sums)
-	}
+func tileBF16Go(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
+	x, y, sums := operands(k, a, 4, b, 4*panelCols, c, from)
 	for ; len(x) > 0; x, y = x[4:], y[4*panelCols:] {
 		v0, v1 := pair(le.Uint32(x))
 		for j := range sums {
@@ -50,14 +47,14 @@ func pair(w uint32) (float32, float32) {
 	return math.Float32frombits(w << 16), math.Float32frombits(w &^ 0xffff)
 }
 
-func tileQ8Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
-	quantTile(k, a, b, q8Bytes, c, acc, func(y []byte, j, i int) int32 {
+func tileQ8Go(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
+	quantTile(k, a, b, q8Bytes, c, from, func(y []byte, j, i int) int32 {
 		return int32(y[scaleBytes+(i/4*panelCols+j)*4+i%4])
 	})
 }
 
-func tileQ4Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
-	quantTile(k, a, b, q4Bytes, c, acc, func(y []byte, j, i int) int32 {
+func tileQ4Go(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
+	quantTile(k, a, b, q4Bytes, c, from, func(y []byte, j, i int) int32 {
 		at := scaleBytes + (i%16/4*panelCols+j)*4 + i%4
 		return int32(y[at] >> (i / 16 * 4) & 15)
 	})
@@ -65,11 +62,8 @@ func tileQ4Go(k int, a *byte, _ int, b *byte, c *float32, _, acc int) {
 
 // quantTile multiplies quantized rows; weight is value i of column j of a block,
 // its zero added.
-func quantTile(k int, a, b *byte, bStep int, c *float32, acc int, weight func(y []byte, j, i int) int32) {
-	x, y, sums := operands(k, a, blockBytes, b, bStep, c)
-	if acc == 0 {
-		clear(sums)
-	}
+func quantTile(k int, a, b *byte, bStep int, c, from *float32, weight func(y []byte, j, i int) int32) {
+	x, y, sums := operands(k, a, blockBytes, b, bStep, c, from)
 	for ; len(x) > 0; x, y = x[blockBytes:], y[bStep:] {
 		scale := math.Float32frombits(le.Uint32(x[blockScale:]))
 		offset := int32(le.Uint32(x[blockOffset:]))

@@ -226,3 +226,29 @@ func everything(cpu *kernel.CPU) []float32 {
 	}
 	return all
 }
+
+// Turn moves every value, or its rounded half, to where its column says.
+func TestTurn(t *testing.T) {
+	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
+		for _, k := range sizes[:13] {
+			const n, ld = 32, 160
+			x := normal(rng(uint64(k)), n*ld, 1)
+			x[ld+k/2] = float32(math.Inf(1))
+			floats, pairs := make([]float32, k*n), make([]float32, (k+1)/2*n)
+			cpu.Turn(floats, x, ld, n, k, false)
+			cpu.Turn(pairs, x, ld, n, k, true)
+			for i := range n {
+				for j := range k {
+					v := x[i*ld+j]
+					if floats[j*n+i] != v {
+						t.Fatalf("%d columns: value %d of row %d is %g, want %g", k, j, i, floats[j*n+i], v)
+					}
+					word := math.Float32bits(pairs[j/2*n+i])
+					if got := math.Float32frombits(word >> (16 * (j % 2)) << 16); got != kernel.RoundBF16(v) {
+						t.Fatalf("%d columns: half %d of row %d is %g, want %g", k, j, i, got, kernel.RoundBF16(v))
+					}
+				}
+			}
+		}
+	})
+}

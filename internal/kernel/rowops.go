@@ -26,6 +26,23 @@ func (c *CPU) RowExp(y, x []float32, scale float32) float32 {
 	return c.isa.exp(y, x, scale, -scale*c.isa.maximum(x))
 }
 
+// Turn sets dst [k, n] to x [n, k] transposed, whose rows are ld floats apart; with
+// pairs, [(k+1)/2, n] to pairs of bf16 along k, as floats' bits.
+func (c *CPU) Turn(dst, x []float32, ld, n, k int, pairs bool) {
+	o := operand{x: x, ld: ld}
+	switch t := &c.isa.bf16; {
+	case !pairs:
+		c.isa.packPanel(dst, n, o, 0, n, 0, k, &plainTile)
+	case t.pairs:
+		c.isa.packPanel(dst, n, o, 0, n, 0, k, t)
+	default:
+		packRest(dst, n, o, 0, n, 0, k, &pairsTile, 0)
+	}
+}
+
+// Tiles as far as packing asks.
+var plainTile, pairsTile = tile{}, tile{pairs: true}
+
 // Each runs the n parts of f, handing them out one at a time, so that a slow
 // core does fewer. worker is below Threads and no two parts with the same one
 // run together.

@@ -189,9 +189,9 @@ func expand(name string, regs []VecPhysical, f form) {
 // squeezedTile multiplies blocks as they are: what a tile of their form does, to
 // the bit. It may leave in wide what it made of them.
 func squeezedTile(name string, m int, f form, leave bool) {
-	signature, wide := "func(k int, a *byte, lda int, b, head, patches *byte, c *float32, ldc, acc int)", Register(nil)
+	signature, wide := "func(k int, a *byte, lda int, b, head, patches *byte, c *float32, ldc int, from *float32, ldf int)", Register(nil)
 	if leave {
-		signature = "func(k int, a *byte, lda int, b, head, patches, wide *byte, c *float32, ldc, acc int)"
+		signature = "func(k int, a *byte, lda int, b, head, patches, wide *byte, c *float32, ldc int, from *float32, ldf int)"
 	}
 	t := beginAs(signature, name, zmm, m)
 	if leave {

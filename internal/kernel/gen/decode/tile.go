@@ -13,7 +13,7 @@ import (
 // panelBytes is one step of a panel of floats or of pairs of bf16: 32 columns.
 const panelBytes = 128
 
-const tileSignature = "func(k int, a *byte, lda int, b *byte, c *float32, ldc, acc int)"
+const tileSignature = "func(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)"
 
 // tile is a micro-kernel: m rows of 32 columns, accumulated in registers
 // 0…m*nv-1, row by row.
@@ -46,29 +46,21 @@ func beginAs(signature, name string, regs []VecPhysical, m int) *tile {
 		ADDQ(t.lda, r)
 		t.rows = append(t.rows, r)
 	}
-	t.output(func(i, j int, c Mem) { PREFETCHT0(c) }, 64)
-	acc := Load(Param("acc"), GP64())
-	TESTQ(acc, acc)
-	JZ(LabelRef("fresh"))
-	t.output(func(i, j int, c Mem) { VMOVUPS(c, t.regs[i*t.nv+j]) }, t.width)
-	JMP(LabelRef("begin"))
-	Label("fresh")
-	for i := range m * t.nv {
-		VXORPS(regs[i], regs[i], regs[i])
-	}
-	Label("begin")
+	t.each("c", "ldc", 64, func(i, j int, c Mem) { PREFETCHT0(c) })
+	t.each("from", "ldf", t.width, func(i, j int, from Mem) { VMOVUPS(from, t.regs[i*t.nv+j]) })
 	return t
 }
 
-// output calls f for each piece of the tile of C.
-func (t *tile) output(f func(i, j int, c Mem), piece int) {
-	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+// each calls f for each piece of the tile's rows, of which the first lies at a
+// parameter and the others so much further on as another says.
+func (t *tile) each(first, apart string, piece int, f func(i, j int, at Mem)) {
+	row, ld := Load(Param(first), GP64()), Load(Param(apart), GP64())
 	for i := range t.m {
 		for j := range panelBytes / piece {
-			f(i, j, Mem{Base: c, Disp: j * piece})
+			f(i, j, Mem{Base: row, Disp: j * piece})
 		}
 		if i < t.m-1 {
-			ADDQ(ldc, c)
+			ADDQ(ld, row)
 		}
 	}
 }
@@ -91,7 +83,7 @@ func (t *tile) advance(a, b int) {
 }
 
 func (t *tile) finish() {
-	t.output(func(i, j int, c Mem) { VMOVUPS(t.regs[i*t.nv+j], c) }, t.width)
+	t.each("c", "ldc", t.width, func(i, j int, c Mem) { VMOVUPS(t.regs[i*t.nv+j], c) })
 	end()
 }
 
