@@ -99,11 +99,24 @@ func (h *headJob) storeRow(page []uint32, i, r int) {
 	v := h.qkv(r, 2)
 	if c.DType == kernel.Q8_0 {
 		c.storeKeyQ8(keys, i, key.data[:c.keySteps()*blockBytes])
-		c.storeValueQ4(page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()], values, i, v)
+		h.storeValueQ4(page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()], values[:c.width()/panelCols*c.panelWords()], i, v)
 		return
 	}
 	c.storeKey(keys, i, key)
 	c.storeValue(values, i, v)
+}
+
+// storeValueQ4 writes the values of token i of a page.
+func (h *headJob) storeValueQ4(scales, values []uint32, i int, v []float32) {
+	if i == 0 {
+		h.Cache.beginQ4(scales, values)
+	}
+	if width := h.Cache.width(); len(v) < width {
+		pad := grow(&h.s.out, width)
+		clear(pad[copy(pad, v):])
+		v = pad
+	}
+	h.u.k.storeQ4(len(v)/panelCols, &v[0], &values[scaleBytes/4+i%16/4*panelCols], i%4*8+i/16*4, &scales[i])
 }
 
 // rows computes m rows of the segment from r on. Scores and probabilities past a

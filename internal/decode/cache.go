@@ -134,36 +134,38 @@ func (c Cache) storeKeyQ8(keys []uint32, i int, k []byte) {
 	}
 }
 
-// storeValueQ4 writes the values of token i: the one furthest from 0 becomes -8,
-// as in ggml's q4_0. One that is no number makes the scale so.
-func (c Cache) storeValueQ4(scales, values []uint32, i int, v []float32) {
-	if i == 0 { // of the tokens to come, nothing must be added from
-		clear(scales)
+// beginQ4 prepares a page that has no values yet: of the tokens to come, nothing
+// must be added from.
+func (c Cache) beginQ4(scales, values []uint32) {
+	clear(scales)
+	for ; len(values) > 0; values = values[q4Bytes/4:] {
+		for j := range scaleBytes / 4 {
+			values[j] = 0x3c003c00 // 1 in fp16
+		}
 	}
+}
+
+// storeQ4Go writes the values of a token to panels, of whose words those of the
+// first 32 columns are at to and the token's bits begin at shift. The value
+// furthest from 0 becomes -8, as in ggml's q4_0; one that is no number makes the
+// scale so.
+func storeQ4Go(panels int, x *float32, to *uint32, shift int, scale *uint32) {
+	v := unsafe.Slice(x, panels*panelCols)
 	var far uint32 // its sign last: NaN is the largest
 	for _, x := range v {
 		far = max(far, bits.RotateLeft32(math.Float32bits(x), 1))
 	}
-	scale := math.Float32frombits(bits.RotateLeft32(far, -1)) / -q4Zero
-	scales[i] = math.Float32bits(scale)
-	inv := 1 / scale
+	step := math.Float32frombits(bits.RotateLeft32(far, -1)) / -q4Zero
+	*scale = math.Float32bits(step)
+	inv := 1 / step
 	if far <= 1 {
 		inv = 0
 	}
-	shift, keep := i/16*4, byte(0xf0>>(i/16*4))
-	for ; len(v) > 0; values = values[q4Bytes/4:] {
-		n := min(panelCols, len(v))
-		if i == 0 {
-			for j := range scaleBytes / 4 {
-				values[j] = 0x3c003c00 // 1 in fp16
-			}
-		}
-		to := bytesOf(values)[scaleBytes+i%16/4*4*panelCols+i%4:]
-		for d, x := range v[:n] {
-			q := byte(min(15, int32(x*inv+(q4Zero+.5)))) & 15
-			to[4*d] = to[4*d]&keep | q<<shift
-		}
-		v = v[n:]
+	words := unsafe.Slice(to, (panels-1)*q4Bytes/4+panelCols)
+	for i, x := range v {
+		w := &words[i/panelCols*q4Bytes/4+i%panelCols]
+		q := uint32(min(15, int32(x*inv+(q4Zero+.5)))) & 15
+		*w = *w&^(15<<shift) | q<<shift
 	}
 }
 

@@ -70,6 +70,8 @@ type kernels struct {
 	// quantizeScaled makes blocks of x, each multiplied by the 32 floats that
 	// lie at bytes into the next page.
 	quantizeScaled func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
+
+	storeQ4 func(panels int, x *float32, to *uint32, shift int, scale *uint32)
 }
 
 func (k *kernels) format(d kernel.DType) *format {
@@ -104,6 +106,7 @@ func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 		quantize:       quantizeGo,
 		quantizeScaled: quantizeScaledGo,
 		round:          roundGo,
+		storeQ4:        storeQ4Go,
 	}
 }
 

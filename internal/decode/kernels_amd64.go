@@ -332,6 +332,9 @@ func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
 //go:noescape
+func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint32)
+
+//go:noescape
 func roundBF16AVX512(n int, x *float32, to *byte)
 
 //go:noescape

@@ -31643,6 +31643,82 @@ block:
 	VZEROUPPER
 	RET
 
+// func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint32)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·storeQ4AVX512(SB), NOSPLIT, $0-40
+	MOVQ   panels+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   to+16(FP), DX
+	MOVQ   shift+24(FP), BX
+	MOVQ   scale+32(FP), SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	MOVQ   AX, DI
+	MOVQ   CX, R8
+
+far:
+	VPROLD        $0x01, (R8), Z2
+	VPMAXUD       Z2, Z0, Z0
+	VPROLD        $0x01, 64(R8), Z2
+	VPMAXUD       Z2, Z1, Z1
+	ADDQ          $0x00000080, R8
+	DECQ          DI
+	JNZ           far
+	VPMAXUD       Z1, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z0, Y1
+	VPMAXUD       Y1, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPMAXUD       X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPMAXUD       X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPMAXUD       X1, X0, X0
+	VMOVD         X0, DI
+	MOVL          DI, R8
+	RORL          $0x01, R8
+	VMOVD         R8, X1
+	VMULSS        minusEighth<>+0(SB), X1, X1
+	VMOVSS        X1, (SI)
+	VMOVSS        oneFloat<>+0(SB), X2
+	VDIVSS        X1, X2, X2
+	CMPL          DI, $0x01
+	JHI           some
+	VXORPS        X2, X2, X2
+
+some:
+	VBROADCASTSS X2, Z3
+	VMOVUPS      fifteen<>+0(SB), Z5
+	VMOVQ        BX, X6
+	VPSLLD       X6, Z5, Z4
+	MOVQ         AX, DI
+	MOVQ         CX, R8
+
+store:
+	VMULPS     (R8), Z3, Z8
+	VADDPS     eightAndHalf<>+0(SB), Z8, Z8
+	VCVTTPS2DQ Z8, Z8
+	VPMINSD    Z5, Z8, Z8
+	VPANDD     Z5, Z8, Z8
+	VPSLLD     X6, Z8, Z8
+	VPANDND    (DX), Z4, Z10
+	VPORD      Z10, Z8, Z8
+	VMOVUPS    Z8, (DX)
+	VMULPS     64(R8), Z3, Z9
+	VADDPS     eightAndHalf<>+0(SB), Z9, Z9
+	VCVTTPS2DQ Z9, Z9
+	VPMINSD    Z5, Z9, Z9
+	VPANDD     Z5, Z9, Z9
+	VPSLLD     X6, Z9, Z9
+	VPANDND    64(DX), Z4, Z11
+	VPORD      Z11, Z9, Z9
+	VMOVUPS    Z9, 64(DX)
+	ADDQ       $0x00000240, DX
+	ADDQ       $0x00000080, R8
+	DECQ       DI
+	JNZ        store
+	VZEROUPPER
+	RET
+
 // func roundBF16AVX512(n int, x *float32, to *byte)
 // Requires: AVX, AVX512F
 TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-24

@@ -45,6 +45,7 @@ func main() {
 	}
 	quantize("quantizeAVX512", false)
 	quantize("quantizeScaledAVX512", true)
+	storeQ4()
 	roundBF16()
 	roundWide("roundWideAVX512", zmm)
 	roundWide("roundWideAVX2", ymm)

@@ -201,6 +201,68 @@ func foldInt(a, b int, op func(a, b, dst Op)) {
 	op(x[b], x[a], x[a])
 }
 
+// storeQ4 makes a token's values nibbles of words of panels.
+func storeQ4() {
+	TEXT("storeQ4AVX512", NOSPLIT, "func(panels int, x *float32, to *uint32, shift int, scale *uint32)")
+	Pragma("noescape")
+	n, x, to := Load(Param("panels"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
+	shift, scale := Load(Param("shift"), GP64()), Load(Param("scale"), GP64())
+	left, from := GP64(), GP64()
+	each := func(label string, body func()) {
+		MOVQ(n, left)
+		MOVQ(x, from)
+		Label(label)
+		body()
+		ADDQ(U32(128), from)
+		DECQ(left)
+		JNZ(LabelRef(label))
+	}
+	for i := range 2 {
+		VPXORD(zmm[i], zmm[i], zmm[i])
+	}
+	each("far", func() {
+		for i := range 2 { // signs last
+			VPROLD(U8(1), Mem{Base: from, Disp: 64 * i}, zmm[2])
+			VPMAXUD(zmm[2], zmm[i], zmm[i])
+		}
+	})
+	foldInt(0, 1, func(a, b, dst Op) { VPMAXUD(a, b, dst) })
+	far, value := GP32(), GP32()
+	VMOVD(X0, far)
+	MOVL(far, value)
+	RORL(Imm(1), value)
+	VMOVD(value, X1)
+	VMULSS(minusEighth, X1, X1)
+	VMOVSS(X1, Mem{Base: scale})
+	VMOVSS(oneFloat, X2)
+	VDIVSS(X1, X2, X2)
+	CMPL(far, Imm(1))
+	JHI(LabelRef("some"))
+	VXORPS(X2, X2, X2)
+	Label("some")
+	const inv, mask, nibble, word = 3, 4, 5, 8
+	VBROADCASTSS(X2, zmm[inv])
+	VMOVUPS(fifteen, zmm[nibble])
+	VMOVQ(shift, X6)
+	VPSLLD(X6, zmm[nibble], zmm[mask])
+	each("store", func() {
+		for i := range 2 {
+			w, at := zmm[word+i], Mem{Base: to, Disp: 64 * i}
+			VMULPS(Mem{Base: from, Disp: 64 * i}, zmm[inv], w)
+			VADDPS(eightAndHalf, w, w)
+			VCVTTPS2DQ(w, w)
+			VPMINSD(zmm[nibble], w, w)
+			VPANDD(zmm[nibble], w, w)
+			VPSLLD(X6, w, w)
+			VPANDND(at, zmm[mask], zmm[word+2+i])
+			VPORD(zmm[word+2+i], w, w)
+			VMOVUPS(w, at)
+		}
+		ADDQ(U32(uint32(q4.bytes)), to)
+	})
+	end()
+}
+
 // roundBF16 rounds n floats, a multiple of 32, to bf16.
 func roundBF16() {
 	TEXT("roundBF16AVX512", NOSPLIT, "func(n int, x *float32, to *byte)")
