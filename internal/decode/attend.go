@@ -211,8 +211,8 @@ func (h *headJob) values(out []float32, m, n int) {
 func (h *headJob) walkValues(f *format, out []float32, pages [][]uint32, last int) {
 	c := &h.Cache
 	at, next := 4*c.valuesAt(h.Layer, h.head), 0
-	if head := h.head + h.u.cpu.Threads(); head < c.Heads { // likely this thread's next
-		next = 4 * c.keysAt(h.Layer, head)
+	if h.head+1 < c.Heads { // likely this thread's next
+		next = 4 * c.keysAt(h.Layer, h.head+1)
 	}
 	for left := c.width() / panelCols; left > 0; {
 		n := min(left, len(f.values))

@@ -68,7 +68,8 @@ type gemmJob struct {
 	sum    []kBlock // all its blocks
 	blocks []kBlock // those of them that are packed together
 
-	parts []gemmPart // of C, for the threads
+	parts  []gemmPart // of C, for the threads
+	shares []int      // where each thread's begin
 }
 
 type gemmPhase uint8
@@ -95,15 +96,15 @@ func (c *CPU) Gemm(g *Gemm) {
 			j.phase = phasePackB
 			c.pool.run(len(j.blocks)*j.packs, j)
 			j.phase = phaseMultiply
-			c.pool.run(len(j.parts), j)
+			c.pool.runShares(len(j.parts), j.shareOf, j)
 		})
 	}
-	*j = gemmJob{parts: j.parts, sum: j.sum}
+	*j = gemmJob{parts: j.parts, shares: j.shares, sum: j.sum}
 }
 
 // prepare fills in the job; false means there is nothing to do.
 func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
-	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts, sum: j.sum}
+	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts, shares: j.shares, sum: j.sum}
 	if g.M <= 0 || g.N <= 0 {
 		return false
 	}

@@ -38,32 +38,48 @@ type gemmPart struct {
 	strip, strips int
 }
 
-// cut divides C into parts for the threads: by rows while there are enough of
-// them, else by columns too. Parts get smaller towards the end, so that no
-// thread has long to wait for another that is in its last; and small in number,
-// since each part packs its rows of A.
+// cut divides C into parts for the threads: a share of the rows for each, if there
+// are enough, else columns. Within a share parts get smaller towards the end, so
+// that no thread has long to wait for another that is in its last; and small in
+// number, since each part packs its rows of A.
 func (j *gemmJob) cut(threads int) {
 	least := 4 * j.t.mr // rows: fewer would read B too often
-	j.parts = j.parts[:0]
-	for at := 0; at < j.M; {
-		left, n, strips := j.M-at, j.mostRows(), 1
-		if threads > 1 {
-			share := (left + 2*threads - 1) / (2 * threads)
-			n = min(n, max(least, roundUp(share, j.t.mr)))
+	j.parts, j.shares = j.parts[:0], j.shares[:0]
+	if j.M <= least*(threads-1) {
+		for at := 0; at < j.M; at += j.mostRows() {
+			j.add(at, min(at+j.mostRows(), j.M), 4*threads)
 		}
-		switch {
-		case j.M <= least*(threads-1): // fewer parts than threads
-			strips = 4 * threads
-		case threads > 1 && left <= threads*least:
-			strips = j.lastStrips()
+		for w := range threads {
+			j.shares = append(j.shares, len(j.parts)*w/threads)
 		}
-		end := min(at+n, j.M)
-		for i := range strips {
-			j.parts = append(j.parts, gemmPart{at, end, i, strips})
+		return
+	}
+	for w := range threads {
+		j.shares = append(j.shares, len(j.parts))
+		end := min(j.M, roundUp(j.M*(w+1)/threads, j.t.mr))
+		for at := min(j.M, roundUp(j.M*w/threads, j.t.mr)); at < end; {
+			left, n, strips := end-at, j.mostRows(), 1
+			if threads > 1 {
+				n = min(n, max(least, roundUp((left+1)/2, j.t.mr)))
+			}
+			if threads > 1 && left <= least {
+				strips = j.lastStrips()
+			}
+			j.add(at, min(at+n, end), strips)
+			at += n
 		}
-		at = end
 	}
 }
+
+// add adds parts for rows [r0,end).
+func (j *gemmJob) add(r0, end, strips int) {
+	for i := range strips {
+		j.parts = append(j.parts, gemmPart{r0, end, i, strips})
+	}
+}
+
+// shareOf is where the share of thread w begins.
+func (j *gemmJob) shareOf(w int) int { return j.shares[w] }
 
 // mostRows is the number of rows in the largest part: so many that packed A takes
 // no more memory where all blocks of the sum are packed at once.

@@ -14,7 +14,10 @@ type task interface {
 // pool runs the parts of a task on the calling goroutine and on helpers that
 // live as long as the pool.
 //
-// Parts are handed out one at a time, so that a slow core does less of them.
+// Parts are handed out one at a time, so that a slow core does less of them. Each
+// worker begins with a share of its own, consecutive parts, and goes on with what
+// is left of the others': the parts of one operation after another have the same
+// rows, which then are in the caches of the core that computes on.
 // A helper joins a task if it comes while parts are left, and the caller waits
 // only for those that joined: a helper whose core is taken by another process
 // costs nothing but its help. Helpers wait for the next task spinning, for a
@@ -23,10 +26,9 @@ type pool struct {
 	workers []*worker // [0] is the caller's
 	spin    time.Duration
 
-	state atomic.Uint64 // epoch<<32 | open<<31 | helpers that joined
-	next  atomic.Int64  // the next part to hand out
-	n     int64         // parts of the task; written while nobody is joined
-	task  task
+	state  atomic.Uint64 // epoch<<32 | open<<31 | helpers that joined
+	shares []poolShare   // of the workers; ends are written while nobody is joined
+	task   task
 
 	parked  []atomic.Bool
 	wake    []chan struct{}
@@ -34,6 +36,14 @@ type pool struct {
 	left    chan struct{}
 	closing atomic.Bool
 	failed  atomic.Pointer[any] // what a helper panicked with
+}
+
+// poolShare is the parts that a worker begins with. Each has a cache line for
+// itself, and the one beside it, which processors fetch along.
+type poolShare struct {
+	next atomic.Int64 // the part to hand out next
+	end  int64
+	_    [112]byte
 }
 
 const (
@@ -44,6 +54,7 @@ const (
 func newPool(threads int, spin time.Duration) *pool {
 	p := &pool{
 		workers: make([]*worker, threads),
+		shares:  make([]poolShare, threads),
 		spin:    spin,
 		parked:  make([]atomic.Bool, threads),
 		wake:    make([]chan struct{}, threads),
@@ -61,14 +72,26 @@ func newPool(threads int, spin time.Duration) *pool {
 
 // run does all n parts of t and returns when they are done.
 func (p *pool) run(n int, t task) {
+	p.runShares(n, func(w int) int { return w * n / len(p.workers) }, t)
+}
+
+// runShares is run where worker w's share begins with part first(w).
+func (p *pool) runShares(n int, first func(w int) int, t task) {
 	if len(p.workers) == 1 || n <= 1 {
 		for i := range n {
 			t.part(p.workers[0], i)
 		}
 		return
 	}
-	p.task, p.n = t, int64(n)
-	p.next.Store(0)
+	p.task = t
+	for w := range p.shares {
+		s := &p.shares[w]
+		s.next.Store(int64(first(w)))
+		s.end = int64(n)
+		if w > 0 {
+			p.shares[w-1].end = s.next.Load()
+		}
+	}
 	epoch := p.state.Load()>>32 + 1
 	p.state.Store(epoch<<32 | poolOpen)
 	p.wakeHelpers(min(n, len(p.workers)) - 1)
@@ -99,10 +122,15 @@ func (p *pool) assist(w *worker) {
 	p.work(w)
 }
 
-// work does parts until none is left.
+// work does parts until none is left, first those of w's share.
 func (p *pool) work(w *worker) {
-	for i := p.next.Add(1) - 1; i < p.n; i = p.next.Add(1) - 1 {
-		p.task.part(w, int(i))
+	for k := range p.shares {
+		s := &p.shares[(w.id+k)%len(p.shares)]
+		for s.next.Load() < s.end {
+			if i := s.next.Add(1) - 1; i < s.end {
+				p.task.part(w, int(i))
+			}
+		}
 	}
 }
 
