@@ -98,7 +98,7 @@ func (c Cache) storeKey(keys []uint32, i int, k *Operand) {
 	for d := range c.keySteps() {
 		step := k.data[d*k.f.aStep:]
 		word := le.Uint32(step)
-		if k.f.aStep == 8 { // two floats, of which bf16 is the upper halves
+		if k.f.aStep == wordsStep { // two floats, of which bf16 is the upper halves
 			word = word>>16 | le.Uint32(step[4:])
 		}
 		keys[d*panelCols+i] = word

@@ -42,6 +42,9 @@ type format struct {
 	squeezing *squeezing // of panels of floats, where expanding them pays, else nil
 }
 
+// wordsStep is a step of a row of bf16 that keeps a word for each value.
+const wordsStep = 8
+
 // Steps of quantized formats.
 const (
 	blockBytes  = BlockLen + 8
@@ -62,8 +65,8 @@ const (
 type kernels struct {
 	f32, bf16, q8, q4 format
 
-	// quantize makes blocks of the operand, round steps of bf16 of n values, a
-	// multiple of 32.
+	// quantize makes blocks of the operand, round pairs of bf16 of n values, a
+	// multiple of 32; where a row keeps words, nobody calls it.
 	quantize func(blocks int, x *float32, to *byte, zero int)
 	round    func(n int, x *float32, to *byte)
 
@@ -87,11 +90,11 @@ func (k *kernels) format(d kernel.DType) *format {
 }
 
 // widenBF16 makes products of bf16 those of fp32, for levels without instructions
-// for pairs. A step of a row is then a word for each of its two values, a float32,
-// as round makes them, so that only weights are widened: by the tiles, or where
-// many rows are multiplied by the expansion of what is squeezed.
-func (k *kernels) widenBF16(round func(n int, x *float32, to *byte), many expansion) {
-	k.bf16.aStep, k.bf16.long, k.round = 8, k.f32.long/2, round
+// for pairs. A step of a row is then a word for each of its two values, a float32
+// that was rounded, so that only weights are widened: by the tiles, or where many
+// rows are multiplied by the expansion of what is squeezed.
+func (k *kernels) widenBF16(many expansion) {
+	k.bf16.aStep, k.bf16.long = wordsStep, k.f32.long/2
 	k.bf16.squeezing.many = many
 	k.bf16.squeezing.many.as = &k.f32
 }

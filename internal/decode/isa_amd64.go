@@ -12,7 +12,7 @@ func findKernels(isa string) *kernels {
 			tileWiden512_1, tileWiden512_2, tileWiden512_3, tileWiden512_4, tileWiden512_5, tileWiden512_6,
 			tileWiden512_7, tileWiden512_8, tileWiden512_9, tileWiden512_10, tileWiden512_11, tileWiden512_12,
 		})
-		k.widenBF16(roundWideAVX512, expansion{run: expandWidenAVX512, first: tileExpandWiden_12})
+		k.widenBF16(expansion{run: expandWidenAVX512, first: tileExpandWiden_12})
 		k.bf16.squeezing.tiles = []squeezedTile{
 			tileSqueezedWiden_1, tileSqueezedWiden_2, tileSqueezedWiden_3, tileSqueezedWiden_4, tileSqueezedWiden_5, tileSqueezedWiden_6,
 			tileSqueezedWiden_7, tileSqueezedWiden_8, tileSqueezedWiden_9, tileSqueezedWiden_10, tileSqueezedWiden_11, tileSqueezedWiden_12,
@@ -45,7 +45,7 @@ func avx2Kernels() *kernels {
 	)
 	k.bf16.squeezing = squeezingBF16(squeezeGo)
 	k.bf16.squeezing.few.run = expandBF16AVX2
-	k.widenBF16(roundWideAVX2, expansion{run: expandWidenAVX2})
+	k.widenBF16(expansion{run: expandWidenAVX2})
 	return k
 }
 

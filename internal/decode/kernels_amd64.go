@@ -338,12 +338,6 @@ func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint32)
 func roundBF16AVX512(n int, x *float32, to *byte)
 
 //go:noescape
-func roundWideAVX512(n int, x *float32, to *byte)
-
-//go:noescape
-func roundWideAVX2(n int, x *float32, to *byte)
-
-//go:noescape
 func packF32AVX512(steps int, x *float32, ld int, to *byte) uint32
 
 //go:noescape

@@ -130,24 +130,6 @@ DATA roundHalf<>+56(SB)/4, $0x00007fff
 DATA roundHalf<>+60(SB)/4, $0x00007fff
 GLOBL roundHalf<>(SB), RODATA|NOPTR, $64
 
-DATA quietBit<>+0(SB)/4, $0x00400000
-DATA quietBit<>+4(SB)/4, $0x00400000
-DATA quietBit<>+8(SB)/4, $0x00400000
-DATA quietBit<>+12(SB)/4, $0x00400000
-DATA quietBit<>+16(SB)/4, $0x00400000
-DATA quietBit<>+20(SB)/4, $0x00400000
-DATA quietBit<>+24(SB)/4, $0x00400000
-DATA quietBit<>+28(SB)/4, $0x00400000
-DATA quietBit<>+32(SB)/4, $0x00400000
-DATA quietBit<>+36(SB)/4, $0x00400000
-DATA quietBit<>+40(SB)/4, $0x00400000
-DATA quietBit<>+44(SB)/4, $0x00400000
-DATA quietBit<>+48(SB)/4, $0x00400000
-DATA quietBit<>+52(SB)/4, $0x00400000
-DATA quietBit<>+56(SB)/4, $0x00400000
-DATA quietBit<>+60(SB)/4, $0x00400000
-GLOBL quietBit<>(SB), RODATA|NOPTR, $64
-
 DATA lowByte<>+0(SB)/4, $0x000000ff
 DATA lowByte<>+4(SB)/4, $0x000000ff
 DATA lowByte<>+8(SB)/4, $0x000000ff
@@ -31742,94 +31724,6 @@ more:
 	ADDQ    $0x00000040, DX
 	SUBQ    $0x00000020, AX
 	JNZ     more
-	VZEROUPPER
-	RET
-
-// func roundWideAVX512(n int, x *float32, to *byte)
-// Requires: AVX, AVX512F
-TEXT ·roundWideAVX512(SB), NOSPLIT, $0-24
-	MOVQ n+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ to+16(FP), DX
-
-more:
-	VMOVUPS (CX), Z0
-	VPSLLD  $0x0f, Z0, Z1
-	VPSRLD  $0x1f, Z1, Z1
-	VPADDD  roundHalf<>+0(SB), Z1, Z1
-	VPADDD  Z0, Z1, Z1
-	VCMPPS  $0x03, Z0, Z0, K1
-	VPORD   quietBit<>+0(SB), Z0, K1, Z1
-	VPANDD  upperHalf<>+0(SB), Z1, Z1
-	VMOVUPS Z1, (DX)
-	VMOVUPS 64(CX), Z0
-	VPSLLD  $0x0f, Z0, Z1
-	VPSRLD  $0x1f, Z1, Z1
-	VPADDD  roundHalf<>+0(SB), Z1, Z1
-	VPADDD  Z0, Z1, Z1
-	VCMPPS  $0x03, Z0, Z0, K1
-	VPORD   quietBit<>+0(SB), Z0, K1, Z1
-	VPANDD  upperHalf<>+0(SB), Z1, Z1
-	VMOVUPS Z1, 64(DX)
-	ADDQ    $0x00000080, CX
-	ADDQ    $0x00000080, DX
-	SUBQ    $0x00000020, AX
-	JNZ     more
-	VZEROUPPER
-	RET
-
-// func roundWideAVX2(n int, x *float32, to *byte)
-// Requires: AVX, AVX2
-TEXT ·roundWideAVX2(SB), NOSPLIT, $0-24
-	MOVQ n+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ to+16(FP), DX
-
-more:
-	VMOVUPS   (CX), Y0
-	VPSLLD    $0x0f, Y0, Y1
-	VPSRLD    $0x1f, Y1, Y1
-	VPADDD    roundHalf<>+0(SB), Y1, Y1
-	VPADDD    Y0, Y1, Y1
-	VCMPPS    $0x03, Y0, Y0, Y2
-	VPOR      quietBit<>+0(SB), Y0, Y0
-	VBLENDVPS Y2, Y0, Y1, Y1
-	VPAND     upperHalf<>+0(SB), Y1, Y1
-	VMOVUPS   Y1, (DX)
-	VMOVUPS   32(CX), Y0
-	VPSLLD    $0x0f, Y0, Y1
-	VPSRLD    $0x1f, Y1, Y1
-	VPADDD    roundHalf<>+0(SB), Y1, Y1
-	VPADDD    Y0, Y1, Y1
-	VCMPPS    $0x03, Y0, Y0, Y2
-	VPOR      quietBit<>+0(SB), Y0, Y0
-	VBLENDVPS Y2, Y0, Y1, Y1
-	VPAND     upperHalf<>+0(SB), Y1, Y1
-	VMOVUPS   Y1, 32(DX)
-	VMOVUPS   64(CX), Y0
-	VPSLLD    $0x0f, Y0, Y1
-	VPSRLD    $0x1f, Y1, Y1
-	VPADDD    roundHalf<>+0(SB), Y1, Y1
-	VPADDD    Y0, Y1, Y1
-	VCMPPS    $0x03, Y0, Y0, Y2
-	VPOR      quietBit<>+0(SB), Y0, Y0
-	VBLENDVPS Y2, Y0, Y1, Y1
-	VPAND     upperHalf<>+0(SB), Y1, Y1
-	VMOVUPS   Y1, 64(DX)
-	VMOVUPS   96(CX), Y0
-	VPSLLD    $0x0f, Y0, Y1
-	VPSRLD    $0x1f, Y1, Y1
-	VPADDD    roundHalf<>+0(SB), Y1, Y1
-	VPADDD    Y0, Y1, Y1
-	VCMPPS    $0x03, Y0, Y0, Y2
-	VPOR      quietBit<>+0(SB), Y0, Y0
-	VBLENDVPS Y2, Y0, Y1, Y1
-	VPAND     upperHalf<>+0(SB), Y1, Y1
-	VMOVUPS   Y1, 96(DX)
-	ADDQ      $0x00000080, CX
-	ADDQ      $0x00000080, DX
-	SUBQ      $0x00000020, AX
-	JNZ       more
 	VZEROUPPER
 	RET
 

@@ -46,15 +46,19 @@ func (u *Unit) Floats(op *Operand) (rows []float32, ld int) {
 // setPart sets the values of row r from value from on, a multiple of BlockLen.
 func (u *Unit) setPart(op *Operand, r, from int, x []float32) {
 	to := op.data[r*op.stride+from/op.f.unit*op.f.aStep:][:op.f.steps(len(x))*op.f.aStep]
-	if op.f == &u.k.f32 {
-		copy(unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(to))), len(x)), x)
+	if words := op.f.aStep == wordsStep; words || op.f == &u.k.f32 {
+		floats := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(to))), len(to)/4)
+		clear(floats[copy(floats, x):])
+		if words {
+			u.cpu.RowRound(floats)
+		}
 		return
 	}
 	whole := len(x) / BlockLen * BlockLen
 	u.convert(op, to, x[:whole])
 	if rest := x[whole:]; len(rest) > 0 {
 		var pad [BlockLen]float32
-		var end [2 * lineBytes]byte
+		var end [lineBytes]byte
 		copy(pad[:], rest)
 		u.convert(op, end[:], pad[:])
 		copy(to[whole/op.f.unit*op.f.aStep:], end[:])

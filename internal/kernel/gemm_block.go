@@ -58,12 +58,12 @@ func (j *gemmJob) cut(threads int) {
 		j.shares = append(j.shares, len(j.parts))
 		end := min(j.M, roundUp(j.M*(w+1)/threads, j.t.mr))
 		for at := min(j.M, roundUp(j.M*w/threads, j.t.mr)); at < end; {
-			left, n, strips := end-at, j.mostRows(), 1
-			if threads > 1 {
+			n, strips := j.mostRows(), 1
+			if left := end - at; threads > 1 {
 				n = min(n, max(least, roundUp((left+1)/2, j.t.mr)))
-			}
-			if threads > 1 && left <= least {
-				strips = j.lastStrips()
+				if left <= least {
+					strips = j.lastStrips()
+				}
 			}
 			j.add(at, min(at+n, end), strips)
 			at += n

@@ -14,6 +14,9 @@ func (c *CPU) RowNorm(y, x, gain, bias []float32, eps float32) {
 // RowAdd is y += x.
 func (c *CPU) RowAdd(y, x []float32) { c.isa.add(y, x) }
 
+// RowRound rounds x to bf16.
+func (c *CPU) RowRound(x []float32) { c.isa.round(x) }
+
 // RowScale is y = a*x. y may be x.
 func (c *CPU) RowScale(y, x []float32, a float32) { c.isa.scale(y, x, a) }
 

@@ -47,8 +47,6 @@ func main() {
 	quantize("quantizeScaledAVX512", true)
 	storeQ4()
 	roundBF16()
-	roundWide("roundWideAVX512", zmm)
-	roundWide("roundWideAVX2", ymm)
 	packF32()
 	packBF16()
 	packQ8()

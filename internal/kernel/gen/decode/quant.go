@@ -280,43 +280,9 @@ func roundBF16() {
 	end()
 }
 
-// roundWide rounds n floats, a multiple of 32, to bf16 and leaves them floats. NaN
-// stays NaN.
-func roundWide(name string, regs []VecPhysical) {
-	TEXT(name, NOSPLIT, "func(n int, x *float32, to *byte)")
-	Pragma("noescape")
-	n, x, to := Load(Param("n"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
-	v, odd, nan := regs[0], regs[1], regs[2]
-	width := int(v.Size())
-	Label("more")
-	for at := 0; at < 128; at += width {
-		VMOVUPS(Mem{Base: x, Disp: at}, v)
-		VPSLLD(Imm(15), v, odd)
-		VPSRLD(Imm(31), odd, odd)
-		VPADDD(roundHalf, odd, odd)
-		VPADDD(v, odd, odd)
-		if width == 64 {
-			VCMPPS(Imm(3), v, v, K1) // unordered
-			VPORD(quietBit, v, K1, odd)
-			VPANDD(upperHalf, odd, odd)
-		} else {
-			VCMPPS(Imm(3), v, v, nan)
-			VPOR(quietBit, v, v)
-			VBLENDVPS(nan, v, odd, odd)
-			VPAND(upperHalf, odd, odd)
-		}
-		VMOVUPS(odd, Mem{Base: to, Disp: at})
-	}
-	ADDQ(U32(128), x)
-	ADDQ(U32(128), to)
-	SUBQ(U32(32), n)
-	JNZ(LabelRef("more"))
-	end()
-}
-
 var (
-	upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127              Mem
-	roundHalf, quietBit, lowByte, minusEighth, eightAndHalf, fifteen, oneFloat Mem
+	upperHalf, lowNibbles, wordOnes, signBits, absolute, steps127    Mem
+	roundHalf, lowByte, minusEighth, eightAndHalf, fifteen, oneFloat Mem
 
 	upperBytes, lowerBytes, lowerWords, magnitude, lowThree, bitThree Mem
 )
@@ -337,7 +303,6 @@ func constants() {
 	absolute = fill("absolute", 0x7fffffff)
 	steps127 = fill("steps127", 0x42fe0000)
 	roundHalf = fill("roundHalf", 0x7fff)
-	quietBit = fill("quietBit", 0x400000)
 	lowByte = fill("lowByte", 0xff)
 	minusEighth = fill("minusEighth", 0xbe000000)
 	eightAndHalf = fill("eightAndHalf", 0x41080000)
