@@ -24,7 +24,7 @@ var (
 // EngineOptions are the choices of an Engine.
 type EngineOptions struct {
 	Name       string       // of the model, for errors
-	DType      kernel.DType // of the weights: FP32, BF16, Q8_0 or Q4_0; the cache holds fp32, bf16 or 8 and 4 bits
+	DType      kernel.DType // of the weights: FP32, BF16, Q8_0 or Q4_0; the cache holds fp32, bf16, 8 or 4 bits
 	Slots      int          // sequences decoded together; 0: 16
 	MaxContext int          // tokens a sequence looks back on; 0: the model's n_ctx
 	MaxQueue   int          // requests that wait at most; 0: no limit

@@ -60,15 +60,13 @@ func cacheLayout(c model.Config, d kernel.DType) decode.Cache {
 }
 
 // cacheType is what the cache holds beside weights in d. With quantized weights
-// keys have 8 bits and values 4: at 900 tokens of GPT-2 small 16 would be 34 MB,
-// beside 107 or 57 MB of weights. What that costs in quality is in
-// docs/generation.md.
+// values have 4 bits and keys as many as the weights: at 900 tokens of GPT-2 small
+// 16 would be 34 MB, beside 107 or 57 MB of weights. What that costs in quality is
+// in docs/generation.md.
 func cacheType(d kernel.DType) kernel.DType {
 	switch d {
-	case kernel.Q8_0, kernel.Q4_0:
-		return kernel.Q8_0
-	case kernel.FP32:
-		return kernel.FP32
+	case kernel.FP32, kernel.Q8_0, kernel.Q4_0:
+		return d
 	}
 	return kernel.BF16
 }

@@ -74,7 +74,7 @@ func (h *headJob) store() {
 // keep.
 func (h *headJob) storePage(page []uint32, r int) bool {
 	c := &h.Cache
-	if c.DType == kernel.Q8_0 || c.HeadDim%panelCols > 0 {
+	if c.quantized() || c.HeadDim%panelCols > 0 {
 		return false
 	}
 	ld, at := 3*c.Heads*c.HeadDim, c.valuesAt(h.Layer, h.head)
@@ -92,31 +92,44 @@ func (h *headJob) storePage(page []uint32, r int) bool {
 
 // storeRow stores row r of the segment as token i of a page.
 func (h *headJob) storeRow(page []uint32, i, r int) {
-	c, key := &h.Cache, &h.s.q
+	c, k, v := &h.Cache, h.qkv(r, 1), h.qkv(r, 2)
 	keys, values := page[c.keysAt(h.Layer, h.head):], page[c.valuesAt(h.Layer, h.head):]
-	h.u.Shape(key, c.DType, 1, c.HeadDim)
-	h.u.Set(key, 0, h.qkv(r, 1))
-	v := h.qkv(r, 2)
-	if c.DType == kernel.Q8_0 {
-		c.storeKeyQ8(keys, i, key.data[:c.keySteps()*blockBytes])
-		h.storeValueQ4(page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()], values[:c.width()/panelCols*c.panelWords()], i, v)
+	if c.quantized() {
+		if c.DType == kernel.Q4_0 {
+			k = h.whole(k)
+			h.u.k.storeKeyQ4(len(k)/BlockLen, &k[0], &keys[0], i)
+		} else {
+			c.storeKeyQ8(keys, i, h.key(k).data[:c.keySteps()*blockBytes])
+		}
+		scales := page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()]
+		values = values[:c.width()/panelCols*c.panelWords()]
+		if i == 0 {
+			c.beginQ4(scales, values)
+		}
+		v = h.whole(v)
+		h.u.k.storeQ4(len(v)/panelCols, &v[0], &values[scaleBytes/4+i%16/4*panelCols], i%4*8+i/16*4, &scales[i])
 		return
 	}
-	c.storeKey(keys, i, key)
+	c.storeKey(keys, i, h.key(k))
 	c.storeValue(values, i, v)
 }
 
-// storeValueQ4 writes the values of token i of a page.
-func (h *headJob) storeValueQ4(scales, values []uint32, i int, v []float32) {
-	if i == 0 {
-		h.Cache.beginQ4(scales, values)
+// key is k as an operand.
+func (h *headJob) key(k []float32) *Operand {
+	h.u.Shape(&h.s.q, h.Cache.DType, 1, len(k))
+	h.u.Set(&h.s.q, 0, k)
+	return &h.s.q
+}
+
+// whole is v filled up with zeros to whole blocks, valid until the next call.
+func (h *headJob) whole(v []float32) []float32 {
+	width := h.Cache.width()
+	if len(v) == width {
+		return v
 	}
-	if width := h.Cache.width(); len(v) < width {
-		pad := grow(&h.s.out, width)
-		clear(pad[copy(pad, v):])
-		v = pad
-	}
-	h.u.k.storeQ4(len(v)/panelCols, &v[0], &values[scaleBytes/4+i%16/4*panelCols], i%4*8+i/16*4, &scales[i])
+	pad := grow(&h.s.out, width)
+	clear(pad[copy(pad, v):])
+	return pad
 }
 
 // rows computes m rows of the segment from r on. Scores and probabilities past a
@@ -171,7 +184,7 @@ func (h *headJob) scores(s []float32, m, ld int) {
 // probabilities makes row, as long as the pages, row i of what values are
 // multiplied by.
 func (h *headJob) probabilities(i int, row []float32) {
-	if h.Cache.DType != kernel.Q8_0 {
+	if !h.Cache.quantized() {
 		h.u.Set(&h.s.p, i, row)
 		return
 	}

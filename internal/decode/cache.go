@@ -14,19 +14,22 @@ const PageRows = panelCols
 
 // Cache describes the pages of a model's keys and values: for each layer and
 // head, the keys of PageRows tokens as a panel whose columns are the tokens, then
-// their values as panels whose steps are the tokens. In Q8_0 that is the keys'
+// their values as panels whose steps are the tokens. Q8_0 and Q4_0 are the keys'
 // format; values have that of Q4_0, which sums over many tokens forgive: a
 // prediction depends on them less (docs/generation.md). Those of a token have one
 // scale, which its probability is multiplied by; the scales lie before the panels,
 // whose own are 1.
 type Cache struct {
 	Layers, Heads, HeadDim int
-	DType                  kernel.DType // FP32, BF16 or Q8_0
+	DType                  kernel.DType // FP32, BF16, Q8_0 or Q4_0
 }
+
+// quantized tells whether keys and values are blocks.
+func (c Cache) quantized() bool { return c.DType == kernel.Q8_0 || c.DType == kernel.Q4_0 }
 
 // valueType is the format of the values.
 func (c Cache) valueType() kernel.DType {
-	if c.DType == kernel.Q8_0 {
+	if c.quantized() {
 		return kernel.Q4_0
 	}
 	return c.DType
@@ -48,10 +51,10 @@ func (c Cache) NewPages(n int) (pages [][]uint32, free func()) {
 
 // unit is the number of values of a step.
 func (c Cache) unit() int {
-	switch c.DType {
-	case kernel.FP32:
+	switch {
+	case c.DType == kernel.FP32:
 		return 1
-	case kernel.Q8_0:
+	case c.quantized():
 		return BlockLen
 	}
 	return 2
@@ -78,7 +81,7 @@ func (c Cache) panelWords() int { return c.valueSteps() * stepWords(c.valueType(
 
 // scaleWords are those of a page's tokens.
 func (c Cache) scaleWords() int {
-	if c.DType == kernel.Q8_0 {
+	if c.quantized() {
 		return PageRows
 	}
 	return 0
@@ -134,6 +137,18 @@ func (c Cache) storeKeyQ8(keys []uint32, i int, k []byte) {
 	}
 }
 
+// storeKeyQ4Go writes a key, as many blocks of values, to column i of a panel.
+func storeKeyQ4Go(blocks int, px *float32, to *uint32, i int) {
+	x, panel := unsafe.Slice(px, blocks*BlockLen), bytesOf(unsafe.Slice(to, blocks*q4Bytes/4))
+	for ; len(x) > 0; x, panel = x[BlockLen:], panel[q4Bytes:] {
+		step, inv := q4Step(x[:BlockLen])
+		le.PutUint16(panel[2*i:], toHalf(step))
+		for k := range BlockLen / 2 {
+			panel[scaleBytes+(k/4*panelCols+i)*4+k%4] = byte(nibble(x[k], inv) | nibble(x[k+BlockLen/2], inv)<<4)
+		}
+	}
+}
+
 // beginQ4 prepares a page that has no values yet: of the tokens to come, nothing
 // must be added from.
 func (c Cache) beginQ4(scales, values []uint32) {
@@ -146,28 +161,35 @@ func (c Cache) beginQ4(scales, values []uint32) {
 }
 
 // storeQ4Go writes the values of a token to panels, of whose words those of the
-// first 32 columns are at to and the token's bits begin at shift. The value
-// furthest from 0 becomes -8, as in ggml's q4_0; one that is no number makes the
-// scale so.
+// first 32 columns are at to and the token's bits begin at shift.
 func storeQ4Go(panels int, x *float32, to *uint32, shift int, scale *uint32) {
 	v := unsafe.Slice(x, panels*panelCols)
+	step, inv := q4Step(v)
+	*scale = math.Float32bits(step)
+	words := unsafe.Slice(to, (panels-1)*q4Bytes/4+panelCols)
+	for i, x := range v {
+		w := &words[i/panelCols*q4Bytes/4+i%panelCols]
+		*w = *w&^(15<<shift) | nibble(x, inv)<<shift
+	}
+}
+
+// q4Step is the scale of values that nibbles are multiples of, and its inverse.
+// The value furthest from 0 becomes -8, as in ggml's q4_0; one that is no number
+// makes the scale so.
+func q4Step(v []float32) (step, inv float32) {
 	var far uint32 // its sign last: NaN is the largest
 	for _, x := range v {
 		far = max(far, bits.RotateLeft32(math.Float32bits(x), 1))
 	}
-	step := math.Float32frombits(bits.RotateLeft32(far, -1)) / -q4Zero
-	*scale = math.Float32bits(step)
-	inv := 1 / step
+	step = math.Float32frombits(bits.RotateLeft32(far, -1)) / -q4Zero
 	if far <= 1 {
-		inv = 0
+		return step, 0
 	}
-	words := unsafe.Slice(to, (panels-1)*q4Bytes/4+panelCols)
-	for i, x := range v {
-		w := &words[i/panelCols*q4Bytes/4+i%panelCols]
-		q := uint32(min(15, int32(x*inv+(q4Zero+.5)))) & 15
-		*w = *w&^(15<<shift) | q<<shift
-	}
+	return step, 1 / step
 }
+
+// nibble is x as a multiple of a step, q4Zero added.
+func nibble(x, inv float32) uint32 { return uint32(min(15, int32(float32(x*inv)+(q4Zero+.5)))) & 15 }
 
 func bytesOf(w []uint32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 4*len(w))

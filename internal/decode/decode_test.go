@@ -278,7 +278,7 @@ func (s *sequence) attend(u *decode.Unit, pieces ...int) []float32 {
 func TestAttend(t *testing.T) {
 	everyISA(t, func(t *testing.T, u *decode.Unit) {
 		r := rand.New(rand.NewPCG(5, 6))
-		for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0} {
+		for _, d := range dtypes {
 			for _, dim := range []int{1, 7, 16, 33, 64, 100} {
 				s := newSequence(r, 3, dim, 77, d)
 				whole := s.attend(u, s.n)
@@ -304,17 +304,42 @@ func TestAttend(t *testing.T) {
 // kept is a token's values of a head as the cache keeps them, but for halves of
 // floats.
 func (s *sequence) kept(v []float32) []float64 {
-	far, out := float32(0), make([]float64, len(v))
+	if s.c.DType == kernel.Q8_0 || s.c.DType == kernel.Q4_0 {
+		return nibbles(v)
+	}
+	return floats(v)
+}
+
+// keptKey is the same of a key; what 8 bits lose is within the test's tolerance.
+func (s *sequence) keptKey(k []float32) (out []float64) {
+	if s.c.DType != kernel.Q4_0 {
+		return floats(k)
+	}
+	for block := range slices.Chunk(k, decode.BlockLen) {
+		out = append(out, nibbles(block)...)
+	}
+	return out
+}
+
+func floats(v []float32) []float64 {
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
+	}
+	return out
+}
+
+// nibbles is values as q4_0 keeps them.
+func nibbles(v []float32) []float64 {
+	far, out := float32(0), floats(v)
 	for _, x := range v {
 		if math.Abs(float64(x)) > math.Abs(float64(far)) {
 			far = x
 		}
 	}
-	for i, x := range v {
-		out[i] = float64(x)
-		if step := float64(far) / -8; s.c.DType == kernel.Q8_0 {
-			out[i] = step * min(7, math.Floor(float64(x)/step+.5))
-		}
+	for i, x := range out {
+		step := float64(far) / -8
+		out[i] = step * min(7, math.Floor(x/step+.5))
 	}
 	return out
 }
@@ -329,8 +354,9 @@ func (s *sequence) plain() []float64 {
 			sum, o := 0.0, out[i*width+h*d:][:d]
 			for j := range i + 1 {
 				dot := 0.0
+				key := s.keptKey(at(j, 1, h))
 				for l, q := range at(i, 0, h) {
-					dot += float64(q) * float64(at(j, 1, h)[l])
+					dot += float64(q) * key[l]
 				}
 				p := math.Exp(dot / math.Sqrt(float64(d)))
 				sum += p
@@ -424,7 +450,7 @@ func TestNotFinite(t *testing.T) {
 // nothing of them stays in a cache.
 func BenchmarkAttend(b *testing.B) {
 	u := newUnit(b, "", 2)
-	for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0} {
+	for _, d := range dtypes {
 		b.Run(d.String(), func(b *testing.B) {
 			const tokens, layers = 900, 48
 			c := decode.Cache{Layers: layers, Heads: 12, HeadDim: 64, DType: d}

@@ -74,7 +74,9 @@ type kernels struct {
 	// lie at bytes into the next page.
 	quantizeScaled func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
-	storeQ4 func(panels int, x *float32, to *uint32, shift int, scale *uint32)
+	// storeQ4 and storeKeyQ4 write a token's values and its key to a page.
+	storeQ4    func(panels int, x *float32, to *uint32, shift int, scale *uint32)
+	storeKeyQ4 func(blocks int, x *float32, to *uint32, column int)
 }
 
 func (k *kernels) format(d kernel.DType) *format {
@@ -110,6 +112,7 @@ func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 		quantizeScaled: quantizeScaledGo,
 		round:          roundGo,
 		storeQ4:        storeQ4Go,
+		storeKeyQ4:     storeKeyQ4Go,
 	}
 }
 

@@ -71,10 +71,11 @@ func avx512Kernels(bf16 []tile) *kernels {
 	}
 	floats.many = expansion{run: expandF32AVX512, first: tileExpandF32_12}
 	k.bf16.squeezing, k.f32.squeezing = halves, floats
-	k.quantize, k.quantizeScaled, k.storeQ4 = quantizeAVX512, quantizeScaledAVX512, storeQ4AVX512
+	k.quantize, k.quantizeScaled = quantizeAVX512, quantizeScaledAVX512
+	k.storeQ4, k.storeKeyQ4 = storeQ4AVX512, storeKeyQ4AVX512
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}
-		k.q8.scores, k.q4.values = scoresQ8x512, [2]walk{valuesQ4x512_1, valuesQ4x512_2} // which a cache has together
+		k.q8.scores, k.q4.scores, k.q4.values = scoresQ8x512, scoresQ4x512, [2]walk{valuesQ4x512_1, valuesQ4x512_2}
 		k.q4.tiles = []tile{tileQ4x512_1, tileQ4x512_2, tileQ4x512_3, tileQ4x512_4, tileQ4x512_5, tileQ4x512_6}
 	}
 	return k

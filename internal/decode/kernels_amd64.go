@@ -320,6 +320,9 @@ func valuesWiden512_2(last int, a *byte, pages *[]uint32, n int, at int, next in
 func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
+func scoresQ4x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+
+//go:noescape
 func valuesQ4x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
@@ -333,6 +336,9 @@ func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]u
 
 //go:noescape
 func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint32)
+
+//go:noescape
+func storeKeyQ4AVX512(blocks int, x *float32, to *uint32, column int)
 
 //go:noescape
 func roundBF16AVX512(n int, x *float32, to *byte)

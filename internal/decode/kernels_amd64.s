@@ -29293,45 +29293,147 @@ block:
 	RET
 
 // func scoresF32x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·scoresF32x512(SB), NOSPLIT, $0-56
-	MOVQ k+0(FP), BX
-	MOVQ a+8(FP), SI
-	MOVQ c+48(FP), DI
-	MOVQ pages+16(FP), R8
-	MOVQ at+32(FP), R9
-	MOVQ (R8), R10
-	MOVQ R10, R11
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	JLT  short
-	MOVQ 24(R8), R11
-
-short:
-	MOVQ next+40(FP), AX
-	ADDQ AX, R10
-	ADDQ AX, R11
+	MOVQ    k+0(FP), BX
+	MOVQ    a+8(FP), SI
+	MOVQ    c+48(FP), DI
+	MOVQ    pages+16(FP), R8
+	MOVQ    at+32(FP), R9
+	MOVQ    n+24(FP), R12
+	LEAQ    (R12)(R12*2), R12
+	LEAQ    (R8)(R12*8), R12
+	LEAQ    48(R8), R10
+	MOVQ    R9, R11
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
 
 page:
-	MOVQ (R8), CX
-	ADDQ R9, CX
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	MOVQ R11, DX
-	JLT  last
-	MOVQ R10, DX
-	JEQ  last
-	MOVQ 48(R8), DX
-	ADDQ R9, DX
+	MOVQ    (R8), CX
+	ADDQ    R9, CX
+	ADDQ    $0x18, R8
+	MOVQ    (R10), DX
+	ADDQ    R11, DX
+	ADDQ    $0x18, R10
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
+	MOVQ    BX, R13
+	MOVQ    SI, AX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	CMPQ    R13, $0x08
+	JLT     tail
 
-last:
-	ADDQ   $0x18, R8
-	MOVQ   BX, R12
-	MOVQ   SI, AX
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	CMPQ   R12, $0x08
-	JLT    tail
+loop:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   128(DX)
+	PREFETCHT2   192(DX)
+	PREFETCHT2   256(DX)
+	PREFETCHT2   320(DX)
+	PREFETCHT2   384(DX)
+	PREFETCHT2   448(DX)
+	PREFETCHT2   512(DX)
+	PREFETCHT2   576(DX)
+	PREFETCHT2   640(DX)
+	PREFETCHT2   704(DX)
+	PREFETCHT2   768(DX)
+	PREFETCHT2   832(DX)
+	PREFETCHT2   896(DX)
+	PREFETCHT2   960(DX)
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  (CX), Z8, Z0
+	VFMADD231PS  64(CX), Z8, Z1
+	VBROADCASTSS 4(AX), Z9
+	VFMADD231PS  128(CX), Z9, Z0
+	VFMADD231PS  192(CX), Z9, Z1
+	VBROADCASTSS 8(AX), Z10
+	VFMADD231PS  256(CX), Z10, Z0
+	VFMADD231PS  320(CX), Z10, Z1
+	VBROADCASTSS 12(AX), Z11
+	VFMADD231PS  384(CX), Z11, Z0
+	VFMADD231PS  448(CX), Z11, Z1
+	VBROADCASTSS 16(AX), Z12
+	VFMADD231PS  512(CX), Z12, Z0
+	VFMADD231PS  576(CX), Z12, Z1
+	VBROADCASTSS 20(AX), Z13
+	VFMADD231PS  640(CX), Z13, Z0
+	VFMADD231PS  704(CX), Z13, Z1
+	VBROADCASTSS 24(AX), Z14
+	VFMADD231PS  768(CX), Z14, Z0
+	VFMADD231PS  832(CX), Z14, Z1
+	VBROADCASTSS 28(AX), Z15
+	VFMADD231PS  896(CX), Z15, Z0
+	VFMADD231PS  960(CX), Z15, Z1
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000400, CX
+	ADDQ         $0x00000400, DX
+	SUBQ         $0x08, R13
+	CMPQ         R13, $0x08
+	JGE          loop
+
+tail:
+	TESTQ R13, R13
+	JZ    done
+
+single:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  (CX), Z8, Z0
+	VFMADD231PS  64(CX), Z8, Z1
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000080, DX
+	DECQ         R13
+	JNZ          single
+
+done:
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    $0x80, DI
+	DECQ    n+24(FP)
+	JNZ     page
+	VZEROUPPER
+	RET
+
+// func valuesF32x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
+TEXT ·valuesF32x512_1(SB), NOSPLIT, $0-56
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    48(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+
+page:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
+	ADDQ    $0x18, DI
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000020, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
+	CMPQ    R12, $0x08
+	JLT     tail
 
 loop:
 	PREFETCHT2   (DX)
@@ -29398,122 +29500,6 @@ single:
 	JNZ          single
 
 done:
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    $0x80, DI
-	DECQ    n+24(FP)
-	JNZ     page
-	VZEROUPPER
-	RET
-
-// func valuesF32x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
-TEXT ·valuesF32x512_1(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
-
-page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
-	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000020, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
-	CMPQ    R11, $0x08
-	JLT     tail
-
-loop:
-	PREFETCHT2   (DX)
-	PREFETCHT2   64(DX)
-	PREFETCHT2   128(DX)
-	PREFETCHT2   192(DX)
-	PREFETCHT2   256(DX)
-	PREFETCHT2   320(DX)
-	PREFETCHT2   384(DX)
-	PREFETCHT2   448(DX)
-	PREFETCHT2   512(DX)
-	PREFETCHT2   576(DX)
-	PREFETCHT2   640(DX)
-	PREFETCHT2   704(DX)
-	PREFETCHT2   768(DX)
-	PREFETCHT2   832(DX)
-	PREFETCHT2   896(DX)
-	PREFETCHT2   960(DX)
-	VBROADCASTSS (AX), Z8
-	VFMADD231PS  (CX), Z8, Z0
-	VFMADD231PS  64(CX), Z8, Z1
-	VBROADCASTSS 4(AX), Z9
-	VFMADD231PS  128(CX), Z9, Z0
-	VFMADD231PS  192(CX), Z9, Z1
-	VBROADCASTSS 8(AX), Z10
-	VFMADD231PS  256(CX), Z10, Z0
-	VFMADD231PS  320(CX), Z10, Z1
-	VBROADCASTSS 12(AX), Z11
-	VFMADD231PS  384(CX), Z11, Z0
-	VFMADD231PS  448(CX), Z11, Z1
-	VBROADCASTSS 16(AX), Z12
-	VFMADD231PS  512(CX), Z12, Z0
-	VFMADD231PS  576(CX), Z12, Z1
-	VBROADCASTSS 20(AX), Z13
-	VFMADD231PS  640(CX), Z13, Z0
-	VFMADD231PS  704(CX), Z13, Z1
-	VBROADCASTSS 24(AX), Z14
-	VFMADD231PS  768(CX), Z14, Z0
-	VFMADD231PS  832(CX), Z14, Z1
-	VBROADCASTSS 28(AX), Z15
-	VFMADD231PS  896(CX), Z15, Z0
-	VFMADD231PS  960(CX), Z15, Z1
-	ADDQ         $0x00000020, AX
-	ADDQ         $0x00000400, CX
-	ADDQ         $0x00000400, DX
-	SUBQ         $0x08, R11
-	CMPQ         R11, $0x08
-	JGE          loop
-
-tail:
-	TESTQ R11, R11
-	JZ    done
-
-single:
-	PREFETCHT2   (DX)
-	PREFETCHT2   64(DX)
-	VBROADCASTSS (AX), Z8
-	VFMADD231PS  (CX), Z8, Z0
-	VFMADD231PS  64(CX), Z8, Z1
-	ADDQ         $0x00000004, AX
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x00000080, DX
-	DECQ         R11
-	JNZ          single
-
-done:
 	DECQ    n+24(FP)
 	JNZ     page
 	VMOVUPS Z0, (SI)
@@ -29524,46 +29510,39 @@ done:
 // func valuesF32x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 // Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·valuesF32x512_2(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    48(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
 
 page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
 	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000020, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
-	CMPQ    R11, $0x08
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000020, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
+	CMPQ    R12, $0x08
 	JLT     tail
 
 loop:
@@ -29642,12 +29621,12 @@ loop:
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000400, CX
 	ADDQ         $0x00000400, DX
-	SUBQ         $0x08, R11
-	CMPQ         R11, $0x08
+	SUBQ         $0x08, R12
+	CMPQ         R12, $0x08
 	JGE          loop
 
 tail:
-	TESTQ R11, R11
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -29663,7 +29642,7 @@ single:
 	ADDQ         $0x00000004, AX
 	ADDQ         $0x00000080, CX
 	ADDQ         $0x00000080, DX
-	DECQ         R11
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -29677,45 +29656,291 @@ done:
 	RET
 
 // func scoresBF16x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·scoresBF16x512(SB), NOSPLIT, $0-56
-	MOVQ k+0(FP), BX
-	MOVQ a+8(FP), SI
-	MOVQ c+48(FP), DI
-	MOVQ pages+16(FP), R8
-	MOVQ at+32(FP), R9
-	MOVQ (R8), R10
-	MOVQ R10, R11
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	JLT  short
-	MOVQ 24(R8), R11
-
-short:
-	MOVQ next+40(FP), AX
-	ADDQ AX, R10
-	ADDQ AX, R11
+	MOVQ    k+0(FP), BX
+	MOVQ    a+8(FP), SI
+	MOVQ    c+48(FP), DI
+	MOVQ    pages+16(FP), R8
+	MOVQ    at+32(FP), R9
+	MOVQ    n+24(FP), R12
+	LEAQ    (R12)(R12*2), R12
+	LEAQ    (R8)(R12*8), R12
+	LEAQ    48(R8), R10
+	MOVQ    R9, R11
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
 
 page:
-	MOVQ (R8), CX
-	ADDQ R9, CX
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	MOVQ R11, DX
-	JLT  last
-	MOVQ R10, DX
-	JEQ  last
-	MOVQ 48(R8), DX
-	ADDQ R9, DX
+	MOVQ    (R8), CX
+	ADDQ    R9, CX
+	ADDQ    $0x18, R8
+	MOVQ    (R10), DX
+	ADDQ    R11, DX
+	ADDQ    $0x18, R10
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
+	MOVQ    BX, R13
+	MOVQ    SI, AX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	CMPQ    R13, $0x08
+	JLT     tail
 
-last:
-	ADDQ   $0x18, R8
-	MOVQ   BX, R12
-	MOVQ   SI, AX
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	CMPQ   R12, $0x08
-	JLT    tail
+loop:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   128(DX)
+	PREFETCHT2   192(DX)
+	PREFETCHT2   256(DX)
+	PREFETCHT2   320(DX)
+	PREFETCHT2   384(DX)
+	PREFETCHT2   448(DX)
+	PREFETCHT2   512(DX)
+	PREFETCHT2   576(DX)
+	PREFETCHT2   640(DX)
+	PREFETCHT2   704(DX)
+	PREFETCHT2   768(DX)
+	PREFETCHT2   832(DX)
+	PREFETCHT2   896(DX)
+	PREFETCHT2   960(DX)
+	VBROADCASTSS (AX), Z8
+	VMOVUPS      (CX), Z16
+
+	// VDPBF16PS Z16, Z8, Z0
+	BYTE    $0x62
+	BYTE    $0xb2
+	BYTE    $0x3e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc0
+	VMOVUPS 64(CX), Z17
+
+	// VDPBF16PS Z17, Z8, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x3e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc9
+	VBROADCASTSS 4(AX), Z9
+	VMOVUPS      128(CX), Z20
+
+	// VDPBF16PS Z20, Z9, Z0
+	BYTE    $0x62
+	BYTE    $0xb2
+	BYTE    $0x36
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc4
+	VMOVUPS 192(CX), Z21
+
+	// VDPBF16PS Z21, Z9, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x36
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS 8(AX), Z10
+	VMOVUPS      256(CX), Z24
+
+	// VDPBF16PS Z24, Z10, Z0
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x2e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc0
+	VMOVUPS 320(CX), Z25
+
+	// VDPBF16PS Z25, Z10, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x2e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc9
+	VBROADCASTSS 12(AX), Z11
+	VMOVUPS      384(CX), Z28
+
+	// VDPBF16PS Z28, Z11, Z0
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x26
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc4
+	VMOVUPS 448(CX), Z29
+
+	// VDPBF16PS Z29, Z11, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x26
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS 16(AX), Z12
+	VMOVUPS      512(CX), Z16
+
+	// VDPBF16PS Z16, Z12, Z0
+	BYTE    $0x62
+	BYTE    $0xb2
+	BYTE    $0x1e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc0
+	VMOVUPS 576(CX), Z17
+
+	// VDPBF16PS Z17, Z12, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x1e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc9
+	VBROADCASTSS 20(AX), Z13
+	VMOVUPS      640(CX), Z20
+
+	// VDPBF16PS Z20, Z13, Z0
+	BYTE    $0x62
+	BYTE    $0xb2
+	BYTE    $0x16
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc4
+	VMOVUPS 704(CX), Z21
+
+	// VDPBF16PS Z21, Z13, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x16
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xcd
+	VBROADCASTSS 24(AX), Z14
+	VMOVUPS      768(CX), Z24
+
+	// VDPBF16PS Z24, Z14, Z0
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x0e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc0
+	VMOVUPS 832(CX), Z25
+
+	// VDPBF16PS Z25, Z14, Z1
+	BYTE         $0x62
+	BYTE         $0x92
+	BYTE         $0x0e
+	BYTE         $0x48
+	BYTE         $0x52
+	BYTE         $0xc9
+	VBROADCASTSS 28(AX), Z15
+	VMOVUPS      896(CX), Z28
+
+	// VDPBF16PS Z28, Z15, Z0
+	BYTE    $0x62
+	BYTE    $0x92
+	BYTE    $0x06
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc4
+	VMOVUPS 960(CX), Z29
+
+	// VDPBF16PS Z29, Z15, Z1
+	BYTE $0x62
+	BYTE $0x92
+	BYTE $0x06
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xcd
+	ADDQ $0x00000020, AX
+	ADDQ $0x00000400, CX
+	ADDQ $0x00000400, DX
+	SUBQ $0x08, R13
+	CMPQ R13, $0x08
+	JGE  loop
+
+tail:
+	TESTQ R13, R13
+	JZ    done
+
+single:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	VBROADCASTSS (AX), Z8
+	VMOVUPS      (CX), Z16
+
+	// VDPBF16PS Z16, Z8, Z0
+	BYTE    $0x62
+	BYTE    $0xb2
+	BYTE    $0x3e
+	BYTE    $0x48
+	BYTE    $0x52
+	BYTE    $0xc0
+	VMOVUPS 64(CX), Z17
+
+	// VDPBF16PS Z17, Z8, Z1
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x3e
+	BYTE $0x48
+	BYTE $0x52
+	BYTE $0xc9
+	ADDQ $0x00000004, AX
+	ADDQ $0x00000080, CX
+	ADDQ $0x00000080, DX
+	DECQ R13
+	JNZ  single
+
+done:
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    $0x80, DI
+	DECQ    n+24(FP)
+	JNZ     page
+	VZEROUPPER
+	RET
+
+// func valuesBF16x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
+TEXT ·valuesBF16x512_1(SB), NOSPLIT, $0-56
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    48(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+
+page:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
+	ADDQ    $0x18, DI
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000010, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
+	CMPQ    R12, $0x08
+	JLT     tail
 
 loop:
 	PREFETCHT2   (DX)
@@ -29926,266 +30151,6 @@ single:
 	JNZ  single
 
 done:
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    $0x80, DI
-	DECQ    n+24(FP)
-	JNZ     page
-	VZEROUPPER
-	RET
-
-// func valuesBF16x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
-TEXT ·valuesBF16x512_1(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
-
-page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
-	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000010, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
-	CMPQ    R11, $0x08
-	JLT     tail
-
-loop:
-	PREFETCHT2   (DX)
-	PREFETCHT2   64(DX)
-	PREFETCHT2   128(DX)
-	PREFETCHT2   192(DX)
-	PREFETCHT2   256(DX)
-	PREFETCHT2   320(DX)
-	PREFETCHT2   384(DX)
-	PREFETCHT2   448(DX)
-	PREFETCHT2   512(DX)
-	PREFETCHT2   576(DX)
-	PREFETCHT2   640(DX)
-	PREFETCHT2   704(DX)
-	PREFETCHT2   768(DX)
-	PREFETCHT2   832(DX)
-	PREFETCHT2   896(DX)
-	PREFETCHT2   960(DX)
-	VBROADCASTSS (AX), Z8
-	VMOVUPS      (CX), Z16
-
-	// VDPBF16PS Z16, Z8, Z0
-	BYTE    $0x62
-	BYTE    $0xb2
-	BYTE    $0x3e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc0
-	VMOVUPS 64(CX), Z17
-
-	// VDPBF16PS Z17, Z8, Z1
-	BYTE         $0x62
-	BYTE         $0xb2
-	BYTE         $0x3e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc9
-	VBROADCASTSS 4(AX), Z9
-	VMOVUPS      128(CX), Z20
-
-	// VDPBF16PS Z20, Z9, Z0
-	BYTE    $0x62
-	BYTE    $0xb2
-	BYTE    $0x36
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc4
-	VMOVUPS 192(CX), Z21
-
-	// VDPBF16PS Z21, Z9, Z1
-	BYTE         $0x62
-	BYTE         $0xb2
-	BYTE         $0x36
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xcd
-	VBROADCASTSS 8(AX), Z10
-	VMOVUPS      256(CX), Z24
-
-	// VDPBF16PS Z24, Z10, Z0
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x2e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc0
-	VMOVUPS 320(CX), Z25
-
-	// VDPBF16PS Z25, Z10, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x2e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc9
-	VBROADCASTSS 12(AX), Z11
-	VMOVUPS      384(CX), Z28
-
-	// VDPBF16PS Z28, Z11, Z0
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x26
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc4
-	VMOVUPS 448(CX), Z29
-
-	// VDPBF16PS Z29, Z11, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x26
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xcd
-	VBROADCASTSS 16(AX), Z12
-	VMOVUPS      512(CX), Z16
-
-	// VDPBF16PS Z16, Z12, Z0
-	BYTE    $0x62
-	BYTE    $0xb2
-	BYTE    $0x1e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc0
-	VMOVUPS 576(CX), Z17
-
-	// VDPBF16PS Z17, Z12, Z1
-	BYTE         $0x62
-	BYTE         $0xb2
-	BYTE         $0x1e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc9
-	VBROADCASTSS 20(AX), Z13
-	VMOVUPS      640(CX), Z20
-
-	// VDPBF16PS Z20, Z13, Z0
-	BYTE    $0x62
-	BYTE    $0xb2
-	BYTE    $0x16
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc4
-	VMOVUPS 704(CX), Z21
-
-	// VDPBF16PS Z21, Z13, Z1
-	BYTE         $0x62
-	BYTE         $0xb2
-	BYTE         $0x16
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xcd
-	VBROADCASTSS 24(AX), Z14
-	VMOVUPS      768(CX), Z24
-
-	// VDPBF16PS Z24, Z14, Z0
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x0e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc0
-	VMOVUPS 832(CX), Z25
-
-	// VDPBF16PS Z25, Z14, Z1
-	BYTE         $0x62
-	BYTE         $0x92
-	BYTE         $0x0e
-	BYTE         $0x48
-	BYTE         $0x52
-	BYTE         $0xc9
-	VBROADCASTSS 28(AX), Z15
-	VMOVUPS      896(CX), Z28
-
-	// VDPBF16PS Z28, Z15, Z0
-	BYTE    $0x62
-	BYTE    $0x92
-	BYTE    $0x06
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc4
-	VMOVUPS 960(CX), Z29
-
-	// VDPBF16PS Z29, Z15, Z1
-	BYTE $0x62
-	BYTE $0x92
-	BYTE $0x06
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xcd
-	ADDQ $0x00000020, AX
-	ADDQ $0x00000400, CX
-	ADDQ $0x00000400, DX
-	SUBQ $0x08, R11
-	CMPQ R11, $0x08
-	JGE  loop
-
-tail:
-	TESTQ R11, R11
-	JZ    done
-
-single:
-	PREFETCHT2   (DX)
-	PREFETCHT2   64(DX)
-	VBROADCASTSS (AX), Z8
-	VMOVUPS      (CX), Z16
-
-	// VDPBF16PS Z16, Z8, Z0
-	BYTE    $0x62
-	BYTE    $0xb2
-	BYTE    $0x3e
-	BYTE    $0x48
-	BYTE    $0x52
-	BYTE    $0xc0
-	VMOVUPS 64(CX), Z17
-
-	// VDPBF16PS Z17, Z8, Z1
-	BYTE $0x62
-	BYTE $0xb2
-	BYTE $0x3e
-	BYTE $0x48
-	BYTE $0x52
-	BYTE $0xc9
-	ADDQ $0x00000004, AX
-	ADDQ $0x00000080, CX
-	ADDQ $0x00000080, DX
-	DECQ R11
-	JNZ  single
-
-done:
 	DECQ    n+24(FP)
 	JNZ     page
 	VMOVUPS Z0, (SI)
@@ -30196,46 +30161,39 @@ done:
 // func valuesBF16x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 // Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·valuesBF16x512_2(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    48(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
 
 page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
 	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000010, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
-	CMPQ    R11, $0x08
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000010, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
+	CMPQ    R12, $0x08
 	JLT     tail
 
 loop:
@@ -30570,12 +30528,12 @@ loop:
 	ADDQ $0x00000020, AX
 	ADDQ $0x00000400, CX
 	ADDQ $0x00000400, DX
-	SUBQ $0x08, R11
-	CMPQ R11, $0x08
+	SUBQ $0x08, R12
+	CMPQ R12, $0x08
 	JGE  loop
 
 tail:
-	TESTQ R11, R11
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -30623,7 +30581,7 @@ single:
 	ADDQ $0x00000004, AX
 	ADDQ $0x00000080, CX
 	ADDQ $0x00000080, DX
-	DECQ R11
+	DECQ R12
 	JNZ  single
 
 done:
@@ -30637,45 +30595,172 @@ done:
 	RET
 
 // func scoresWiden512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·scoresWiden512(SB), NOSPLIT, $0-56
-	MOVQ k+0(FP), BX
-	MOVQ a+8(FP), SI
-	MOVQ c+48(FP), DI
-	MOVQ pages+16(FP), R8
-	MOVQ at+32(FP), R9
-	MOVQ (R8), R10
-	MOVQ R10, R11
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	JLT  short
-	MOVQ 24(R8), R11
-
-short:
-	MOVQ next+40(FP), AX
-	ADDQ AX, R10
-	ADDQ AX, R11
+	MOVQ    k+0(FP), BX
+	MOVQ    a+8(FP), SI
+	MOVQ    c+48(FP), DI
+	MOVQ    pages+16(FP), R8
+	MOVQ    at+32(FP), R9
+	MOVQ    n+24(FP), R12
+	LEAQ    (R12)(R12*2), R12
+	LEAQ    (R8)(R12*8), R12
+	LEAQ    48(R8), R10
+	MOVQ    R9, R11
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
 
 page:
-	MOVQ (R8), CX
-	ADDQ R9, CX
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	MOVQ R11, DX
-	JLT  last
-	MOVQ R10, DX
-	JEQ  last
-	MOVQ 48(R8), DX
-	ADDQ R9, DX
+	MOVQ    (R8), CX
+	ADDQ    R9, CX
+	ADDQ    $0x18, R8
+	MOVQ    (R10), DX
+	ADDQ    R11, DX
+	ADDQ    $0x18, R10
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
+	MOVQ    BX, R13
+	MOVQ    SI, AX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	CMPQ    R13, $0x04
+	JLT     tail
 
-last:
-	ADDQ   $0x18, R8
-	MOVQ   BX, R12
-	MOVQ   SI, AX
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	CMPQ   R12, $0x04
-	JLT    tail
+loop:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	PREFETCHT2   128(DX)
+	PREFETCHT2   192(DX)
+	PREFETCHT2   256(DX)
+	PREFETCHT2   320(DX)
+	PREFETCHT2   384(DX)
+	PREFETCHT2   448(DX)
+	VBROADCASTSS (AX), Z8
+	VBROADCASTSS 4(AX), Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	VBROADCASTSS 8(AX), Z10
+	VBROADCASTSS 12(AX), Z11
+	VMOVUPS      128(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z10, Z0
+	VFMADD231PS  Z17, Z11, Z0
+	VMOVUPS      192(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z10, Z1
+	VFMADD231PS  Z19, Z11, Z1
+	VBROADCASTSS 16(AX), Z12
+	VBROADCASTSS 20(AX), Z13
+	VMOVUPS      256(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z12, Z0
+	VFMADD231PS  Z17, Z13, Z0
+	VMOVUPS      320(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z12, Z1
+	VFMADD231PS  Z19, Z13, Z1
+	VBROADCASTSS 24(AX), Z14
+	VBROADCASTSS 28(AX), Z15
+	VMOVUPS      384(CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z17, Z15, Z0
+	VMOVUPS      448(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z14, Z1
+	VFMADD231PS  Z19, Z15, Z1
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000200, CX
+	ADDQ         $0x00000200, DX
+	SUBQ         $0x04, R13
+	CMPQ         R13, $0x04
+	JGE          loop
+
+tail:
+	TESTQ R13, R13
+	JZ    done
+
+single:
+	PREFETCHT2   (DX)
+	PREFETCHT2   64(DX)
+	VBROADCASTSS (AX), Z8
+	VBROADCASTSS 4(AX), Z9
+	VMOVUPS      (CX), Z17
+	VPSLLD       $0x10, Z17, Z16
+	VPANDD       upperHalf<>+0(SB), Z17, Z17
+	VFMADD231PS  Z16, Z8, Z0
+	VFMADD231PS  Z17, Z9, Z0
+	VMOVUPS      64(CX), Z19
+	VPSLLD       $0x10, Z19, Z18
+	VPANDD       upperHalf<>+0(SB), Z19, Z19
+	VFMADD231PS  Z18, Z8, Z1
+	VFMADD231PS  Z19, Z9, Z1
+	ADDQ         $0x00000008, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000080, DX
+	DECQ         R13
+	JNZ          single
+
+done:
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    $0x80, DI
+	DECQ    n+24(FP)
+	JNZ     page
+	VZEROUPPER
+	RET
+
+// func valuesWiden512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
+TEXT ·valuesWiden512_1(SB), NOSPLIT, $0-56
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    48(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+
+page:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
+	ADDQ    $0x18, DI
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000010, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
+	CMPQ    R12, $0x04
+	JLT     tail
 
 loop:
 	PREFETCHT2   (DX)
@@ -30767,147 +30852,6 @@ single:
 	JNZ          single
 
 done:
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    $0x80, DI
-	DECQ    n+24(FP)
-	JNZ     page
-	VZEROUPPER
-	RET
-
-// func valuesWiden512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
-TEXT ·valuesWiden512_1(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
-
-page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
-	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000010, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
-	CMPQ    R11, $0x04
-	JLT     tail
-
-loop:
-	PREFETCHT2   (DX)
-	PREFETCHT2   64(DX)
-	PREFETCHT2   128(DX)
-	PREFETCHT2   192(DX)
-	PREFETCHT2   256(DX)
-	PREFETCHT2   320(DX)
-	PREFETCHT2   384(DX)
-	PREFETCHT2   448(DX)
-	VBROADCASTSS (AX), Z8
-	VBROADCASTSS 4(AX), Z9
-	VMOVUPS      (CX), Z17
-	VPSLLD       $0x10, Z17, Z16
-	VPANDD       upperHalf<>+0(SB), Z17, Z17
-	VFMADD231PS  Z16, Z8, Z0
-	VFMADD231PS  Z17, Z9, Z0
-	VMOVUPS      64(CX), Z19
-	VPSLLD       $0x10, Z19, Z18
-	VPANDD       upperHalf<>+0(SB), Z19, Z19
-	VFMADD231PS  Z18, Z8, Z1
-	VFMADD231PS  Z19, Z9, Z1
-	VBROADCASTSS 8(AX), Z10
-	VBROADCASTSS 12(AX), Z11
-	VMOVUPS      128(CX), Z17
-	VPSLLD       $0x10, Z17, Z16
-	VPANDD       upperHalf<>+0(SB), Z17, Z17
-	VFMADD231PS  Z16, Z10, Z0
-	VFMADD231PS  Z17, Z11, Z0
-	VMOVUPS      192(CX), Z19
-	VPSLLD       $0x10, Z19, Z18
-	VPANDD       upperHalf<>+0(SB), Z19, Z19
-	VFMADD231PS  Z18, Z10, Z1
-	VFMADD231PS  Z19, Z11, Z1
-	VBROADCASTSS 16(AX), Z12
-	VBROADCASTSS 20(AX), Z13
-	VMOVUPS      256(CX), Z17
-	VPSLLD       $0x10, Z17, Z16
-	VPANDD       upperHalf<>+0(SB), Z17, Z17
-	VFMADD231PS  Z16, Z12, Z0
-	VFMADD231PS  Z17, Z13, Z0
-	VMOVUPS      320(CX), Z19
-	VPSLLD       $0x10, Z19, Z18
-	VPANDD       upperHalf<>+0(SB), Z19, Z19
-	VFMADD231PS  Z18, Z12, Z1
-	VFMADD231PS  Z19, Z13, Z1
-	VBROADCASTSS 24(AX), Z14
-	VBROADCASTSS 28(AX), Z15
-	VMOVUPS      384(CX), Z17
-	VPSLLD       $0x10, Z17, Z16
-	VPANDD       upperHalf<>+0(SB), Z17, Z17
-	VFMADD231PS  Z16, Z14, Z0
-	VFMADD231PS  Z17, Z15, Z0
-	VMOVUPS      448(CX), Z19
-	VPSLLD       $0x10, Z19, Z18
-	VPANDD       upperHalf<>+0(SB), Z19, Z19
-	VFMADD231PS  Z18, Z14, Z1
-	VFMADD231PS  Z19, Z15, Z1
-	ADDQ         $0x00000020, AX
-	ADDQ         $0x00000200, CX
-	ADDQ         $0x00000200, DX
-	SUBQ         $0x04, R11
-	CMPQ         R11, $0x04
-	JGE          loop
-
-tail:
-	TESTQ R11, R11
-	JZ    done
-
-single:
-	PREFETCHT2   (DX)
-	PREFETCHT2   64(DX)
-	VBROADCASTSS (AX), Z8
-	VBROADCASTSS 4(AX), Z9
-	VMOVUPS      (CX), Z17
-	VPSLLD       $0x10, Z17, Z16
-	VPANDD       upperHalf<>+0(SB), Z17, Z17
-	VFMADD231PS  Z16, Z8, Z0
-	VFMADD231PS  Z17, Z9, Z0
-	VMOVUPS      64(CX), Z19
-	VPSLLD       $0x10, Z19, Z18
-	VPANDD       upperHalf<>+0(SB), Z19, Z19
-	VFMADD231PS  Z18, Z8, Z1
-	VFMADD231PS  Z19, Z9, Z1
-	ADDQ         $0x00000008, AX
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x00000080, DX
-	DECQ         R11
-	JNZ          single
-
-done:
 	DECQ    n+24(FP)
 	JNZ     page
 	VMOVUPS Z0, (SI)
@@ -30918,46 +30862,39 @@ done:
 // func valuesWiden512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 // Requires: AVX, AVX512DQ, AVX512F, CMOV, MMX+
 TEXT ·valuesWiden512_2(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    48(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
 
 page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
 	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000010, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
-	CMPQ    R11, $0x04
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000010, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
+	CMPQ    R12, $0x04
 	JLT     tail
 
 loop:
@@ -31068,12 +31005,12 @@ loop:
 	ADDQ         $0x00000020, AX
 	ADDQ         $0x00000200, CX
 	ADDQ         $0x00000200, DX
-	SUBQ         $0x04, R11
-	CMPQ         R11, $0x04
+	SUBQ         $0x04, R12
+	CMPQ         R12, $0x04
 	JGE          loop
 
 tail:
-	TESTQ R11, R11
+	TESTQ R12, R12
 	JZ    done
 
 single:
@@ -31106,7 +31043,7 @@ single:
 	ADDQ         $0x00000008, AX
 	ADDQ         $0x00000080, CX
 	ADDQ         $0x00000080, DX
-	DECQ         R11
+	DECQ         R12
 	JNZ          single
 
 done:
@@ -31120,43 +31057,36 @@ done:
 	RET
 
 // func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·scoresQ8x512(SB), NOSPLIT, $0-56
-	MOVQ k+0(FP), BX
-	MOVQ a+8(FP), SI
-	MOVQ c+48(FP), DI
-	MOVQ pages+16(FP), R8
-	MOVQ at+32(FP), R9
-	MOVQ (R8), R10
-	MOVQ R10, R11
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	JLT  short
-	MOVQ 24(R8), R11
-
-short:
-	MOVQ next+40(FP), AX
-	ADDQ AX, R10
-	ADDQ AX, R11
+	MOVQ    k+0(FP), BX
+	MOVQ    a+8(FP), SI
+	MOVQ    c+48(FP), DI
+	MOVQ    pages+16(FP), R8
+	MOVQ    at+32(FP), R9
+	MOVQ    n+24(FP), R12
+	LEAQ    (R12)(R12*2), R12
+	LEAQ    (R8)(R12*8), R12
+	LEAQ    48(R8), R10
+	MOVQ    R9, R11
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
 
 page:
-	MOVQ (R8), CX
-	ADDQ R9, CX
-	MOVQ n+24(FP), AX
-	CMPQ AX, $0x02
-	MOVQ R11, DX
-	JLT  last
-	MOVQ R10, DX
-	JEQ  last
-	MOVQ 48(R8), DX
-	ADDQ R9, DX
-
-last:
-	ADDQ   $0x18, R8
-	MOVQ   BX, R12
-	MOVQ   SI, AX
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
+	MOVQ    (R8), CX
+	ADDQ    R9, CX
+	ADDQ    $0x18, R8
+	MOVQ    (R10), DX
+	ADDQ    R11, DX
+	ADDQ    $0x18, R10
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
+	MOVQ    BX, R13
+	MOVQ    SI, AX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
 
 single:
 	PREFETCHT2    (DX)
@@ -31221,7 +31151,114 @@ single:
 	ADDQ          $0x00000028, AX
 	ADDQ          $0x00000440, CX
 	ADDQ          $0x00000440, DX
-	DECQ          R12
+	DECQ          R13
+	JNZ           single
+	PREFETCHT2    (DX)
+	PREFETCHT2    64(DX)
+	VMOVUPS       Z0, (DI)
+	VMOVUPS       Z1, 64(DI)
+	ADDQ          $0x80, DI
+	DECQ          n+24(FP)
+	JNZ           page
+	VZEROUPPER
+	RET
+
+// func scoresQ4x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·scoresQ4x512(SB), NOSPLIT, $0-56
+	MOVQ    k+0(FP), BX
+	MOVQ    a+8(FP), SI
+	MOVQ    c+48(FP), DI
+	MOVQ    pages+16(FP), R8
+	MOVQ    at+32(FP), R9
+	MOVQ    n+24(FP), R12
+	LEAQ    (R12)(R12*2), R12
+	LEAQ    (R8)(R12*8), R12
+	LEAQ    96(R8), R10
+	MOVQ    R9, R11
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
+
+page:
+	MOVQ    (R8), CX
+	ADDQ    R9, CX
+	ADDQ    $0x18, R8
+	MOVQ    (R10), DX
+	ADDQ    R11, DX
+	ADDQ    $0x18, R10
+	CMPQ    R10, R12
+	CMOVQCC pages+16(FP), R10
+	CMOVQCC next+40(FP), R11
+	MOVQ    BX, R13
+	MOVQ    SI, AX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+
+single:
+	PREFETCHT2    (DX)
+	PREFETCHT2    64(DX)
+	PREFETCHT2    128(DX)
+	PREFETCHT2    192(DX)
+	PREFETCHT2    256(DX)
+	PREFETCHT2    320(DX)
+	PREFETCHT2    384(DX)
+	PREFETCHT2    448(DX)
+	PREFETCHT2    512(DX)
+	VMOVUPS       lowNibbles<>+0(SB), Z30
+	VPSLLD        $0x04, Z30, Z31
+	VPBROADCASTD  36(AX), Z8
+	VPXORD        Z12, Z12, Z12
+	VPANDD        64(CX), Z30, Z16
+	VPANDD        64(CX), Z31, Z20
+	VPDPBUSD.BCST (AX), Z16, Z8
+	VPDPBUSD.BCST 16(AX), Z20, Z12
+	VPANDD        192(CX), Z30, Z17
+	VPANDD        192(CX), Z31, Z21
+	VPDPBUSD.BCST 4(AX), Z17, Z8
+	VPDPBUSD.BCST 20(AX), Z21, Z12
+	VPANDD        320(CX), Z30, Z18
+	VPANDD        320(CX), Z31, Z22
+	VPDPBUSD.BCST 8(AX), Z18, Z8
+	VPDPBUSD.BCST 24(AX), Z22, Z12
+	VPANDD        448(CX), Z30, Z19
+	VPANDD        448(CX), Z31, Z23
+	VPDPBUSD.BCST 12(AX), Z19, Z8
+	VPDPBUSD.BCST 28(AX), Z23, Z12
+	VPSRAD        $0x04, Z12, Z12
+	VPADDD        Z12, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VCVTPH2PS     (CX), Z12
+	VMULPS.BCST   32(AX), Z12, Z12
+	VFMADD231PS   Z12, Z8, Z0
+	VPBROADCASTD  36(AX), Z9
+	VPXORD        Z13, Z13, Z13
+	VPANDD        128(CX), Z30, Z16
+	VPANDD        128(CX), Z31, Z20
+	VPDPBUSD.BCST (AX), Z16, Z9
+	VPDPBUSD.BCST 16(AX), Z20, Z13
+	VPANDD        256(CX), Z30, Z17
+	VPANDD        256(CX), Z31, Z21
+	VPDPBUSD.BCST 4(AX), Z17, Z9
+	VPDPBUSD.BCST 20(AX), Z21, Z13
+	VPANDD        384(CX), Z30, Z18
+	VPANDD        384(CX), Z31, Z22
+	VPDPBUSD.BCST 8(AX), Z18, Z9
+	VPDPBUSD.BCST 24(AX), Z22, Z13
+	VPANDD        512(CX), Z30, Z19
+	VPANDD        512(CX), Z31, Z23
+	VPDPBUSD.BCST 12(AX), Z19, Z9
+	VPDPBUSD.BCST 28(AX), Z23, Z13
+	VPSRAD        $0x04, Z13, Z13
+	VPADDD        Z13, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VCVTPH2PS     32(CX), Z13
+	VMULPS.BCST   32(AX), Z13, Z13
+	VFMADD231PS   Z13, Z9, Z1
+	ADDQ          $0x00000028, AX
+	ADDQ          $0x00000240, CX
+	ADDQ          $0x00000240, DX
+	DECQ          R13
 	JNZ           single
 	PREFETCHT2    (DX)
 	PREFETCHT2    64(DX)
@@ -31236,43 +31273,36 @@ single:
 // func valuesQ4x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·valuesQ4x512_1(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    192(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
 
 page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
 	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000001, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000001, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
 
 single:
 	PREFETCHT2    64(DX)
@@ -31334,7 +31364,7 @@ single:
 	ADDQ          $0x00000028, AX
 	ADDQ          $0x00000240, CX
 	ADDQ          $0x00000240, DX
-	DECQ          R11
+	DECQ          R12
 	JNZ           single
 	DECQ          n+24(FP)
 	JNZ           page
@@ -31346,45 +31376,38 @@ single:
 // func valuesQ4x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
 TEXT ·valuesQ4x512_2(SB), NOSPLIT, $0-56
-	MOVQ   a+8(FP), AX
-	MOVQ   last+0(FP), BX
-	MOVQ   c+48(FP), SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	MOVQ   pages+16(FP), DI
-	MOVQ   at+32(FP), R8
-	MOVQ   (DI), R9
-	MOVQ   R9, R10
-	MOVQ   n+24(FP), DX
-	CMPQ   DX, $0x02
-	JLT    short
-	MOVQ   24(DI), R10
-
-short:
-	MOVQ next+40(FP), CX
-	ADDQ CX, R9
-	ADDQ CX, R10
+	MOVQ    a+8(FP), AX
+	MOVQ    last+0(FP), BX
+	MOVQ    c+48(FP), SI
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	MOVQ    pages+16(FP), DI
+	MOVQ    at+32(FP), R8
+	MOVQ    n+24(FP), R11
+	LEAQ    (R11)(R11*2), R11
+	LEAQ    (DI)(R11*8), R11
+	LEAQ    192(DI), R9
+	MOVQ    R8, R10
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
 
 page:
-	MOVQ (DI), CX
-	ADDQ R8, CX
-	MOVQ n+24(FP), DX
-	CMPQ DX, $0x02
-	MOVQ R10, DX
-	JLT  last
-	MOVQ R9, DX
-	JEQ  last
-	MOVQ 48(DI), DX
-	ADDQ R8, DX
-
-last:
+	MOVQ    (DI), CX
+	ADDQ    R8, CX
 	ADDQ    $0x18, DI
-	MOVQ    n+24(FP), R12
-	MOVQ    $0x00000001, R11
-	CMPQ    R12, $0x01
-	CMOVQEQ BX, R11
+	MOVQ    (R9), DX
+	ADDQ    R10, DX
+	ADDQ    $0x18, R9
+	CMPQ    R9, R11
+	CMOVQCC pages+16(FP), R9
+	CMOVQCC next+40(FP), R10
+	MOVQ    n+24(FP), R13
+	MOVQ    $0x00000001, R12
+	CMPQ    R13, $0x01
+	CMOVQEQ BX, R12
 
 single:
 	PREFETCHT2    64(DX)
@@ -31500,7 +31523,7 @@ single:
 	ADDQ          $0x00000028, AX
 	ADDQ          $0x00000240, CX
 	ADDQ          $0x00000240, DX
-	DECQ          R11
+	DECQ          R12
 	JNZ           single
 	DECQ          n+24(FP)
 	JNZ           page
@@ -31660,7 +31683,6 @@ far:
 	RORL          $0x01, R8
 	VMOVD         R8, X1
 	VMULSS        minusEighth<>+0(SB), X1, X1
-	VMOVSS        X1, (SI)
 	VMOVSS        oneFloat<>+0(SB), X2
 	VDIVSS        X1, X2, X2
 	CMPL          DI, $0x01
@@ -31668,6 +31690,7 @@ far:
 	VXORPS        X2, X2, X2
 
 some:
+	VMOVSS       X1, (SI)
 	VBROADCASTSS X2, Z3
 	VMOVUPS      fifteen<>+0(SB), Z5
 	VMOVQ        BX, X6
@@ -31698,6 +31721,66 @@ store:
 	ADDQ       $0x00000080, R8
 	DECQ       DI
 	JNZ        store
+	VZEROUPPER
+	RET
+
+// func storeKeyQ4AVX512(blocks int, x *float32, to *uint32, column int)
+// Requires: AVX, AVX2, AVX512F, F16C
+TEXT ·storeKeyQ4AVX512(SB), NOSPLIT, $0-32
+	MOVQ    blocks+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    to+16(FP), DX
+	MOVQ    column+24(FP), BX
+	VMOVUPS fifteen<>+0(SB), Z4
+
+block:
+	VPROLD        $0x01, (CX), Z0
+	VPROLD        $0x01, 64(CX), Z1
+	VPMAXUD       Z1, Z0, Z0
+	VEXTRACTI64X4 $0x01, Z0, Y1
+	VPMAXUD       Y1, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPMAXUD       X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPMAXUD       X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPMAXUD       X1, X0, X0
+	VMOVD         X0, SI
+	MOVL          SI, DI
+	RORL          $0x01, DI
+	VMOVD         DI, X1
+	VMULSS        minusEighth<>+0(SB), X1, X1
+	VMOVSS        oneFloat<>+0(SB), X2
+	VDIVSS        X1, X2, X2
+	CMPL          SI, $0x01
+	JHI           some
+	VXORPS        X2, X2, X2
+
+some:
+	VCVTPS2PH    $0x00, X1, X1
+	VPEXTRW      $0x00, X1, (DX)(BX*2)
+	VBROADCASTSS X2, Z3
+	VMULPS       (CX), Z3, Z5
+	VADDPS       eightAndHalf<>+0(SB), Z5, Z5
+	VCVTTPS2DQ   Z5, Z5
+	VPMINSD      Z4, Z5, Z5
+	VPANDD       Z4, Z5, Z5
+	VMULPS       64(CX), Z3, Z6
+	VADDPS       eightAndHalf<>+0(SB), Z6, Z6
+	VCVTTPS2DQ   Z6, Z6
+	VPMINSD      Z4, Z6, Z6
+	VPANDD       Z4, Z6, Z6
+	VPSLLD       $0x04, Z6, Z6
+	VPORD        Z6, Z5, Z5
+	VPMOVDB      Z5, X1
+	VPEXTRD      $0x00, X1, 64(DX)(BX*4)
+	VPEXTRD      $0x01, X1, 192(DX)(BX*4)
+	VPEXTRD      $0x02, X1, 320(DX)(BX*4)
+	VPEXTRD      $0x03, X1, 448(DX)(BX*4)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000240, DX
+	DECQ         AX
+	JNZ          block
 	VZEROUPPER
 	RET
 

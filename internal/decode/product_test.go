@@ -91,7 +91,7 @@ func TestCacheKeepsNotFinite(t *testing.T) {
 	everyISA(t, func(t *testing.T, u *decode.Unit) {
 		const heads, dim, n, bad = 2, 64, 40, 7
 		r := rand.New(rand.NewPCG(13, 14))
-		for _, d := range []kernel.DType{kernel.FP32, kernel.BF16, kernel.Q8_0} {
+		for _, d := range dtypes {
 			for _, bits := range []uint32{0x7fffffff, 0x7f800001, 0x7f800000, 0xff800000} {
 				s := newSequence(r, heads, dim, n, d)
 				s.qkv[(bad*3+2)*heads*dim+dim+5] = math.Float32frombits(bits)

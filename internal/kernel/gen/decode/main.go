@@ -34,7 +34,7 @@ func main() {
 	}
 	quantTileAVX2("tileQ8x256", q8)
 	quantTileAVX2("tileQ4x256", q4)
-	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkQ4} {
+	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkKeysQ4, walkQ4} {
 		if f.keys {
 			scores(f)
 		}
@@ -46,6 +46,7 @@ func main() {
 	quantize("quantizeAVX512", false)
 	quantize("quantizeScaledAVX512", true)
 	storeQ4()
+	storeKeyQ4()
 	roundBF16()
 	packF32()
 	packBF16()

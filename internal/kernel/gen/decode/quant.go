@@ -226,20 +226,8 @@ func storeQ4() {
 			VPMAXUD(zmm[2], zmm[i], zmm[i])
 		}
 	})
-	foldInt(0, 1, func(a, b, dst Op) { VPMAXUD(a, b, dst) })
-	far, value := GP32(), GP32()
-	VMOVD(X0, far)
-	MOVL(far, value)
-	RORL(Imm(1), value)
-	VMOVD(value, X1)
-	VMULSS(minusEighth, X1, X1)
+	q4Step()
 	VMOVSS(X1, Mem{Base: scale})
-	VMOVSS(oneFloat, X2)
-	VDIVSS(X1, X2, X2)
-	CMPL(far, Imm(1))
-	JHI(LabelRef("some"))
-	VXORPS(X2, X2, X2)
-	Label("some")
 	const inv, mask, nibble, word = 3, 4, 5, 8
 	VBROADCASTSS(X2, zmm[inv])
 	VMOVUPS(fifteen, zmm[nibble])
@@ -248,11 +236,7 @@ func storeQ4() {
 	each("store", func() {
 		for i := range 2 {
 			w, at := zmm[word+i], Mem{Base: to, Disp: 64 * i}
-			VMULPS(Mem{Base: from, Disp: 64 * i}, zmm[inv], w)
-			VADDPS(eightAndHalf, w, w)
-			VCVTTPS2DQ(w, w)
-			VPMINSD(zmm[nibble], w, w)
-			VPANDD(zmm[nibble], w, w)
+			nibbleOf(Mem{Base: from, Disp: 64 * i}, zmm[inv], zmm[nibble], w)
 			VPSLLD(X6, w, w)
 			VPANDND(at, zmm[mask], zmm[word+2+i])
 			VPORD(zmm[word+2+i], w, w)
@@ -261,6 +245,65 @@ func storeQ4() {
 		ADDQ(U32(uint32(q4.bytes)), to)
 	})
 	end()
+}
+
+// storeKeyQ4 makes a token's key a column of a panel of q4_0.
+func storeKeyQ4() {
+	TEXT("storeKeyQ4AVX512", NOSPLIT, "func(blocks int, x *float32, to *uint32, column int)")
+	Pragma("noescape")
+	n, x, to := Load(Param("blocks"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
+	column := Load(Param("column"), GP64())
+	const inv, nibble, word = 3, 4, 5
+	VMOVUPS(fifteen, zmm[nibble])
+	Label("block")
+	for i := range 2 {
+		VPROLD(U8(1), Mem{Base: x, Disp: 64 * i}, zmm[i])
+	}
+	q4Step()
+	VCVTPS2PH(Imm(0), X1, X1)
+	VPEXTRW(Imm(0), X1, Mem{Base: to, Index: column, Scale: 2})
+	VBROADCASTSS(X2, zmm[inv])
+	for i := range 2 {
+		nibbleOf(Mem{Base: x, Disp: 64 * i}, zmm[inv], zmm[nibble], zmm[word+i])
+	}
+	VPSLLD(U8(4), zmm[word+1], zmm[word+1])
+	VPORD(zmm[word+1], zmm[word], zmm[word])
+	VPMOVDB(zmm[word], X1)
+	for i := range 4 {
+		VPEXTRD(Imm(uint64(i)), X1, Mem{Base: to, Index: column, Scale: 4, Disp: scaleArea + 4*32*i})
+	}
+	ADDQ(U32(128), x)
+	ADDQ(U32(uint32(q4.bytes)), to)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	end()
+}
+
+// q4Step sets X1 to the scale of values of which registers 0 and 1 hold the
+// largest bits, their signs last, and X2 to its inverse.
+func q4Step() {
+	foldInt(0, 1, func(a, b, dst Op) { VPMAXUD(a, b, dst) })
+	far, value := GP32(), GP32()
+	VMOVD(X0, far)
+	MOVL(far, value)
+	RORL(Imm(1), value)
+	VMOVD(value, X1)
+	VMULSS(minusEighth, X1, X1)
+	VMOVSS(oneFloat, X2)
+	VDIVSS(X1, X2, X2)
+	CMPL(far, Imm(1))
+	JHI(LabelRef("some"))
+	VXORPS(X2, X2, X2)
+	Label("some")
+}
+
+// nibbleOf makes values multiples of a step, 8 added.
+func nibbleOf(from, inv, fifteen, to Op) {
+	VMULPS(from, inv, to)
+	VADDPS(eightAndHalf, to, to)
+	VCVTTPS2DQ(to, to)
+	VPMINSD(fifteen, to, to)
+	VPANDD(fifteen, to, to)
 }
 
 // roundBF16 rounds n floats, a multiple of 32, to bf16.

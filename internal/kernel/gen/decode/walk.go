@@ -33,19 +33,22 @@ type walkFormat struct {
 	unroll       int
 	step         func(w *walk, u, panels, apart int)
 	trailer      int // bytes behind a page's keys that will be wanted next
+
+	aheadKeys, aheadValues int // pages
 }
 
 var (
-	walkF32  = walkFormat{"F32x512", true, true, 4, panelBytes, 0, 32, 8, (*walk).fma, 0}
-	walkBF16 = walkFormat{"BF16x512", true, true, 4, panelBytes, 0, 16, 8, (*walk).dot, 0}
-	walkWide = walkFormat{"Widen512", true, true, 8, panelBytes, 0, 16, 4, (*walk).widen, 0}
-	walkQ8   = walkFormat{"Q8x512", true, false, blockBytes, q8.bytes, 0, 1, 1, (*walk).block, 128}
-	walkQ4   = walkFormat{"Q4x512", false, true, blockBytes, q4.bytes, scaleArea, 1, 1, (*walk).nibbles, 0}
+	walkF32    = walkFormat{"F32x512", true, true, 4, panelBytes, 0, 32, 8, (*walk).fma, 0, 2, 2}
+	walkBF16   = walkFormat{"BF16x512", true, true, 4, panelBytes, 0, 16, 8, (*walk).dot, 0, 2, 2}
+	walkWide   = walkFormat{"Widen512", true, true, 8, panelBytes, 0, 16, 4, (*walk).widen, 0, 2, 2}
+	walkQ8     = walkFormat{"Q8x512", true, false, blockBytes, q8.bytes, 0, 1, 1, (*walk).block, 128, 2, 0}
+	walkKeysQ4 = walkFormat{"Q4x512", true, false, blockBytes, q4.bytes, 0, 1, 1, (*walk).nibbleBlock, 128, 4, 0}
+	walkQ4     = walkFormat{"Q4x512", false, true, blockBytes, q4.bytes, scaleArea, 1, 1, (*walk).nibbles, 0, 0, 8}
 )
 
 type walk struct {
 	walkFormat
-	a, b, next Register // the row; this page's panels; those of the page after the next
+	a, b, next Register // the row; this page's panels; those of a later page
 }
 
 // scores is the row's product with each page's keys, 32 columns of C a page.
@@ -54,7 +57,7 @@ func scores(f walkFormat) {
 	Pragma("noescape")
 	w := &walk{walkFormat: f, a: GP64(), b: GP64(), next: GP64()}
 	k, a0, c := Load(Param("k"), GP64()), Load(Param("a"), GP64()), Load(Param("c"), GP64())
-	w.pages(func() {
+	w.pages(f.aheadKeys, func() {
 		left := GP64()
 		MOVQ(k, left)
 		MOVQ(a0, w.a)
@@ -77,7 +80,7 @@ func values(f walkFormat, panels int) {
 	w := &walk{walkFormat: f, a: Load(Param("a"), GP64()), b: GP64(), next: GP64()}
 	last, c := Load(Param("last"), GP64()), Load(Param("c"), GP64())
 	w.clear(panels)
-	w.pages(func() {
+	w.pages(f.aheadValues, func() {
 		left, n := GP64(), GP64()
 		Load(Param("n"), n)
 		MOVQ(U32(uint32(f.page)), left)
@@ -90,41 +93,44 @@ func values(f walkFormat, panels int) {
 }
 
 // pages runs body with b at each page's panels, and next at those of the page
-// two after it; after the last those are the first two where the row after this
-// one begins. The argument n counts down.
-func (w *walk) pages(body func()) {
-	n, list, at := GP64(), Load(Param("pages"), GP64()), Load(Param("at"), GP64())
-	first, second := GP64(), GP64()
-	MOVQ(Mem{Base: list}, first)
-	MOVQ(first, second)
-	Load(Param("n"), n)
-	CMPQ(n, Imm(2))
-	JLT(LabelRef("short"))
-	MOVQ(Mem{Base: list, Disp: sliceBytes}, second)
-	Label("short")
-	next := Load(Param("next"), GP64())
-	ADDQ(next, first)
-	ADDQ(next, second)
+// that comes so many pages later; after the last those are the first ones where
+// the row after this one begins. The argument n counts down.
+func (w *walk) pages(ahead int, body func()) {
+	list, at := Load(Param("pages"), GP64()), Load(Param("at"), GP64())
+	later, laterAt, end := GP64(), GP64(), GP64()
+	Load(Param("n"), end)
+	LEAQ(Mem{Base: end, Index: end, Scale: 2}, end)
+	LEAQ(Mem{Base: list, Index: end, Scale: sliceBytes / 3}, end)
+	LEAQ(Mem{Base: list, Disp: ahead * sliceBytes}, later)
+	MOVQ(at, laterAt)
+	w.wrap(later, laterAt, end)
 	Label("page")
 	MOVQ(Mem{Base: list}, w.b)
 	ADDQ(at, w.b)
-	Load(Param("n"), n)
-	CMPQ(n, Imm(2))
-	MOVQ(second, w.next)
-	JLT(LabelRef("last"))
-	MOVQ(first, w.next)
-	JEQ(LabelRef("last"))
-	MOVQ(Mem{Base: list, Disp: 2 * sliceBytes}, w.next)
-	ADDQ(at, w.next)
-	Label("last")
 	ADDQ(Imm(sliceBytes), list)
+	MOVQ(Mem{Base: later}, w.next)
+	ADDQ(laterAt, w.next)
+	ADDQ(Imm(sliceBytes), later)
+	w.wrap(later, laterAt, end)
 	body()
-	count, err := Param("n").Resolve()
+	DECQ(argument("n"))
+	JNZ(LabelRef("page"))
+}
+
+// wrap has later go on with the first page where the list ends.
+func (w *walk) wrap(later, laterAt, end Register) {
+	CMPQ(later, end)
+	CMOVQCC(argument("pages"), later)
+	CMOVQCC(argument("next"), laterAt)
+}
+
+// argument is where an argument lies.
+func argument(name string) Mem {
+	b, err := Param(name).Resolve()
 	if err != nil {
 		panic(err)
 	}
-	DECQ(count.Addr)
-	JNZ(LabelRef("page"))
+	return b.Addr
 }
 
 // steps adds left of them.
@@ -237,9 +243,15 @@ func (w *walk) block(_, panels, apart int) {
 	}
 }
 
-// nibbles is a step of q4_0 whose panels have the scale 1. Upper halves of bytes
-// count sixteenfold until their sum is complete.
-func (w *walk) nibbles(_, panels, apart int) {
+// nibbleBlock is a step of q4_0.
+func (w *walk) nibbleBlock(_, panels, apart int) { w.halfBytes(panels, apart, true) }
+
+// nibbles is one whose panels have the scale 1.
+func (w *walk) nibbles(_, panels, apart int) { w.halfBytes(panels, apart, false) }
+
+// halfBytes is a step of q4_0. Upper halves of bytes count sixteenfold until
+// their sum is complete.
+func (w *walk) halfBytes(panels, apart int, scaled bool) {
 	const sum, upper, low, high, mask = 8, 12, 16, 20, 30
 	VMOVUPS(lowNibbles, zmm[mask])
 	VPSLLD(Imm(4), zmm[mask], zmm[mask+1])
@@ -260,7 +272,12 @@ func (w *walk) nibbles(_, panels, apart int) {
 			VPSRAD(Imm(4), t, t)
 			VPADDD(t, s, s)
 			VCVTDQ2PS(s, s)
-			VBROADCASTSS(Mem{Base: w.a, Disp: blockScale}, t)
+			if scaled {
+				VCVTPH2PS(Mem{Base: w.b, Disp: p*apart + 32*j}, t)
+				VMULPS_BCST(Mem{Base: w.a, Disp: blockScale}, t, t)
+			} else {
+				VBROADCASTSS(Mem{Base: w.a, Disp: blockScale}, t)
+			}
 			VFMADD231PS(t, s, zmm[i])
 		}
 	}
