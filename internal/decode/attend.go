@@ -101,13 +101,12 @@ func (h *headJob) storeRow(page []uint32, i, r int) {
 		} else {
 			c.storeKeyQ8(keys, i, h.key(k).data[:c.keySteps()*blockBytes])
 		}
-		scales := page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()]
-		values = values[:c.width()/panelCols*c.panelWords()]
-		if i == 0 {
-			c.beginQ4(scales, values)
+		scales := halvesOf(page[c.scalesAt(h.Layer, h.head):][:c.scaleWords()])
+		if i == 0 { // nothing must be added from the tokens to come
+			clear(scales)
 		}
 		v = h.whole(v)
-		h.u.k.storeQ4(len(v)/panelCols, &v[0], &values[scaleBytes/4+i%16/4*panelCols], i%4*8+i/16*4, &scales[i])
+		h.u.k.storeQ4(len(v)/panelCols, &v[0], &values[i%16/4*panelCols], i%4*8+i/16*4, &scales[i])
 		return
 	}
 	c.storeKey(keys, i, h.key(k))
@@ -148,7 +147,7 @@ func (h *headJob) rows(r, m int) {
 	h.scores(s, m, ld)
 	var sums [maxTile]float32
 	scale := float32(1 / math.Sqrt(float64(c.HeadDim)))
-	h.u.Shape(&h.s.p, c.valueType(), m, ld)
+	h.s.p.shape(h.u.k.values(c), q4Zero, m, ld)
 	for i := range m {
 		row := s[i*ld:][:ld]
 		seen := past + i + 1
@@ -196,7 +195,7 @@ func (h *headJob) probabilities(i int, row []float32) {
 // values of n tokens.
 func (h *headJob) values(out []float32, m, n int) {
 	c := &h.Cache
-	f := h.u.k.format(c.valueType())
+	f := h.u.k.values(c)
 	at, width := c.valuesAt(h.Layer, h.head), c.width()
 	pages := h.seg.Pages[:(n+PageRows-1)/PageRows]
 	last := f.steps(n - (len(pages)-1)*PageRows) // what lies behind is of nobody

@@ -17,8 +17,8 @@ const PageRows = panelCols
 // their values as panels whose steps are the tokens. Q8_0 and Q4_0 are the keys'
 // format; values have that of Q4_0, which sums over many tokens forgive: a
 // prediction depends on them less (docs/generation.md). Those of a token have one
-// scale, which its probability is multiplied by; the scales lie before the panels,
-// whose own are 1.
+// scale, in fp16, which its probability is multiplied by; the scales lie before the
+// panels, which have none.
 type Cache struct {
 	Layers, Heads, HeadDim int
 	DType                  kernel.DType // FP32, BF16, Q8_0 or Q4_0
@@ -26,14 +26,6 @@ type Cache struct {
 
 // quantized tells whether keys and values are blocks.
 func (c Cache) quantized() bool { return c.DType == kernel.Q8_0 || c.DType == kernel.Q4_0 }
-
-// valueType is the format of the values.
-func (c Cache) valueType() kernel.DType {
-	if c.quantized() {
-		return kernel.Q4_0
-	}
-	return c.DType
-}
 
 // Words is the size of a page, in words of 4 bytes.
 func (c Cache) Words() int { return c.Layers * c.Heads * c.headWords() }
@@ -77,12 +69,19 @@ func (c Cache) width() int { return roundUp(c.HeadDim, panelCols) }
 func (c Cache) keySteps() int   { return (c.HeadDim + c.unit() - 1) / c.unit() }
 func (c Cache) keyWords() int   { return c.keySteps() * stepWords(c.DType) }
 func (c Cache) valueSteps() int { return PageRows / c.unit() } // of a panel of a page
-func (c Cache) panelWords() int { return c.valueSteps() * stepWords(c.valueType()) }
+
+// panelWords is the size of a panel of values.
+func (c Cache) panelWords() int {
+	if c.quantized() {
+		return c.valueSteps() * bareBytes / 4
+	}
+	return c.valueSteps() * stepWords(c.DType)
+}
 
 // scaleWords are those of a page's tokens.
 func (c Cache) scaleWords() int {
 	if c.quantized() {
-		return PageRows
+		return PageRows / 2
 	}
 	return 0
 }
@@ -149,26 +148,15 @@ func storeKeyQ4Go(blocks int, px *float32, to *uint32, i int) {
 	}
 }
 
-// beginQ4 prepares a page that has no values yet: of the tokens to come, nothing
-// must be added from.
-func (c Cache) beginQ4(scales, values []uint32) {
-	clear(scales)
-	for ; len(values) > 0; values = values[q4Bytes/4:] {
-		for j := range scaleBytes / 4 {
-			values[j] = 0x3c003c00 // 1 in fp16
-		}
-	}
-}
-
 // storeQ4Go writes the values of a token to panels, of whose words those of the
 // first 32 columns are at to and the token's bits begin at shift.
-func storeQ4Go(panels int, x *float32, to *uint32, shift int, scale *uint32) {
+func storeQ4Go(panels int, x *float32, to *uint32, shift int, scale *uint16) {
 	v := unsafe.Slice(x, panels*panelCols)
 	step, inv := q4Step(v)
-	*scale = math.Float32bits(step)
-	words := unsafe.Slice(to, (panels-1)*q4Bytes/4+panelCols)
+	*scale = toHalf(step)
+	words := unsafe.Slice(to, (panels-1)*bareBytes/4+panelCols)
 	for i, x := range v {
-		w := &words[i/panelCols*q4Bytes/4+i%panelCols]
+		w := &words[i/panelCols*bareBytes/4+i%panelCols]
 		*w = *w&^(15<<shift) | nibble(x, inv)<<shift
 	}
 }
@@ -193,4 +181,8 @@ func nibble(x, inv float32) uint32 { return uint32(min(15, int32(float32(x*inv)+
 
 func bytesOf(w []uint32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 4*len(w))
+}
+
+func halvesOf(w []uint32) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(w))), 2*len(w))
 }

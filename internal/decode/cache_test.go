@@ -54,12 +54,12 @@ func TestStoreQ4(t *testing.T) {
 			panels, shift := 1+r.IntN(3), 4*r.IntN(8)
 			v := make([]float32, panels*panelCols)
 			hard(r, v, round)
-			got := random32(r, panels*q4Bytes/4)
+			got := random32(r, panels*bareBytes/4)
 			want := slices.Clone(got)
-			var scale [2]uint32
+			var scale [2]uint16
 			storeQ4Go(panels, &v[0], &want[0], shift, &scale[0])
 			k.storeQ4(panels, &v[0], &got[0], shift, &scale[1])
-			if a, b := math.Float32frombits(scale[0]), math.Float32frombits(scale[1]); a != b && (a == a || b == b) {
+			if a, b := half(scale[0]), half(scale[1]); a != b && (a == a || b == b) {
 				t.Fatalf("%s, round %d: scale %g, want %g", isa, round, b, a)
 			}
 			if !slices.Equal(got, want) {

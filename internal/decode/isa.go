@@ -52,7 +52,8 @@ const (
 	blockOffset = BlockLen + 4
 	scaleBytes  = 2 * panelCols // of a block of a panel
 	q8Bytes     = scaleBytes + panelCols*BlockLen
-	q4Bytes     = scaleBytes + panelCols*BlockLen/2
+	bareBytes   = panelCols * BlockLen / 2
+	q4Bytes     = scaleBytes + bareBytes
 )
 
 // What is added to weights to make them unsigned.
@@ -65,17 +66,19 @@ const (
 type kernels struct {
 	f32, bf16, q8, q4 format
 
+	bare format // q4 without scales: the values of a cache, whose tokens have them
+
 	// quantize makes blocks of the operand, round pairs of bf16 of n values, a
 	// multiple of 32; where a row keeps words, nobody calls it.
 	quantize func(blocks int, x *float32, to *byte, zero int)
 	round    func(n int, x *float32, to *byte)
 
-	// quantizeScaled makes blocks of x, each multiplied by the 32 floats that
-	// lie at bytes into the next page.
+	// quantizeScaled makes blocks of x, each multiplied by the 32 fp16 that lie at
+	// bytes into the next page.
 	quantizeScaled func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
 	// storeQ4 and storeKeyQ4 write a token's values and its key to a page.
-	storeQ4    func(panels int, x *float32, to *uint32, shift int, scale *uint32)
+	storeQ4    func(panels int, x *float32, to *uint32, shift int, scale *uint16)
 	storeKeyQ4 func(blocks int, x *float32, to *uint32, column int)
 }
 
@@ -91,6 +94,14 @@ func (k *kernels) format(d kernel.DType) *format {
 	return &k.bf16
 }
 
+// values is the format of a cache's values.
+func (k *kernels) values(c *Cache) *format {
+	if c.quantized() {
+		return &k.bare
+	}
+	return k.format(c.DType)
+}
+
 // widenBF16 makes products of bf16 those of fp32, for levels without instructions
 // for pairs. A step of a row is then a word for each of its two values, a float32
 // that was rounded, so that only weights are widened: by the tiles, or where many
@@ -101,12 +112,13 @@ func (k *kernels) widenBF16(many expansion) {
 	k.bf16.squeezing.many.as = &k.f32
 }
 
-func newKernels(f32, bf16, q8, q4 []tile) *kernels {
+func newKernels(f32, bf16, q8, q4, bare []tile) *kernels {
 	return &kernels{
 		f32:  format{unit: 1, aStep: 4, bStep: 4 * panelCols, long: 768, tiles: f32, pack: packF32Go},
 		bf16: format{unit: 2, aStep: 4, bStep: 4 * panelCols, long: 768, tiles: bf16, pack: packBF16Go},
 		q8:   format{unit: BlockLen, aStep: blockBytes, bStep: q8Bytes, long: 24, tiles: q8, pack: packQ8Go},
 		q4:   format{unit: BlockLen, aStep: blockBytes, bStep: q4Bytes, long: 48, tiles: q4, pack: packQ4Go},
+		bare: format{unit: BlockLen, aStep: blockBytes, bStep: bareBytes, tiles: bare},
 
 		quantize:       quantizeGo,
 		quantizeScaled: quantizeScaledGo,
@@ -118,5 +130,5 @@ func newKernels(f32, bf16, q8, q4 []tile) *kernels {
 
 // goKernels is the level that every machine has, and the reference of the others.
 func goKernels() *kernels {
-	return newKernels([]tile{tileF32Go}, []tile{tileBF16Go}, []tile{tileQ8Go}, []tile{tileQ4Go})
+	return newKernels([]tile{tileF32Go}, []tile{tileBF16Go}, []tile{tileQ8Go}, []tile{tileQ4Go}, []tile{tileBareGo})
 }

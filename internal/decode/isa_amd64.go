@@ -42,6 +42,7 @@ func avx2Kernels() *kernels {
 		[]tile{tileWiden256_1, tileWiden256_2, tileWiden256_3},
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
+		[]tile{tileBare256_1},
 	)
 	k.bf16.squeezing = squeezingBF16(squeezeGo)
 	k.bf16.squeezing.few.run = expandBF16AVX2
@@ -60,6 +61,7 @@ func avx512Kernels(bf16 []tile) *kernels {
 		bf16,
 		[]tile{tileQ8x256_1},
 		[]tile{tileQ4x256_1},
+		[]tile{tileBare256_1},
 	)
 	k.f32.scores, k.f32.values = scoresF32x512, [2]walk{valuesF32x512_1, valuesF32x512_2}
 	k.f32.pack, k.bf16.pack, k.q8.pack, k.q4.pack = packF32AVX512, packBF16AVX512, packQ8AVX512, packQ4AVX512
@@ -75,8 +77,9 @@ func avx512Kernels(bf16 []tile) *kernels {
 	k.storeQ4, k.storeKeyQ4 = storeQ4AVX512, storeKeyQ4AVX512
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}
-		k.q8.scores, k.q4.scores, k.q4.values = scoresQ8x512, scoresQ4x512, [2]walk{valuesQ4x512_1, valuesQ4x512_2}
+		k.q8.scores, k.q4.scores, k.bare.values = scoresQ8x512, scoresQ4x512, [2]walk{valuesBare512_1, valuesBare512_2}
 		k.q4.tiles = []tile{tileQ4x512_1, tileQ4x512_2, tileQ4x512_3, tileQ4x512_4, tileQ4x512_5, tileQ4x512_6}
+		k.bare.tiles = []tile{tileBare512_1, tileBare512_2, tileBare512_3, tileBare512_4, tileBare512_5, tileBare512_6}
 	}
 	return k
 }

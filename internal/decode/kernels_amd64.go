@@ -236,10 +236,16 @@ func tileQ8x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *f
 func tileQ4x512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
+func tileBare512_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
 func tileQ8x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func tileQ4x512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
+func tileBare512_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
@@ -248,10 +254,16 @@ func tileQ8x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *f
 func tileQ4x512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
+func tileBare512_3(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
 func tileQ8x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func tileQ4x512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
+func tileBare512_4(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
@@ -260,10 +272,16 @@ func tileQ8x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *f
 func tileQ4x512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
+func tileBare512_5(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
 func tileQ8x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func tileQ4x512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
+func tileBare512_6(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func tileF32x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
@@ -288,6 +306,9 @@ func tileQ8x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *f
 
 //go:noescape
 func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
+func tileBare256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
 func scoresF32x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
@@ -323,10 +344,10 @@ func scoresQ8x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *f
 func scoresQ4x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
-func valuesQ4x512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+func valuesBare512_1(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
-func valuesQ4x512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
+func valuesBare512_2(last int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape
 func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
@@ -335,7 +356,7 @@ func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
 //go:noescape
-func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint32)
+func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint16)
 
 //go:noescape
 func storeKeyQ4AVX512(blocks int, x *float32, to *uint32, column int)

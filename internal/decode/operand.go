@@ -16,12 +16,17 @@ type Operand struct {
 
 // Shape prepares op for m rows of k values, which Set then gives.
 func (u *Unit) Shape(op *Operand, d kernel.DType, m, k int) {
-	op.f, op.zero = u.k.format(d), q8Zero
+	zero := q8Zero
 	if d == kernel.Q4_0 {
-		op.zero = q4Zero
+		zero = q4Zero
 	}
+	op.shape(u.k.format(d), zero, m, k)
+}
+
+func (op *Operand) shape(f *format, zero, m, k int) {
+	op.f, op.zero = f, zero
 	// Rows a power of two apart would fall into the same lines of the cache.
-	op.stride = roundUp(op.f.steps(k)*op.f.aStep, lineBytes) + lineBytes
+	op.stride = roundUp(f.steps(k)*f.aStep, lineBytes) + lineBytes
 	if len(op.data) < m*op.stride {
 		op.data = aligned(m * op.stride)
 	}

@@ -48,21 +48,27 @@ func pair(w uint32) (float32, float32) {
 }
 
 func tileQ8Go(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
-	quantTile(k, a, b, q8Bytes, c, from, func(y []byte, j, i int) int32 {
+	quantTile(k, a, b, q8Bytes, c, from, true, func(y []byte, j, i int) int32 {
 		return int32(y[scaleBytes+(i/4*panelCols+j)*4+i%4])
 	})
 }
 
 func tileQ4Go(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
-	quantTile(k, a, b, q4Bytes, c, from, func(y []byte, j, i int) int32 {
-		at := scaleBytes + (i%16/4*panelCols+j)*4 + i%4
-		return int32(y[at] >> (i / 16 * 4) & 15)
-	})
+	quantTile(k, a, b, q4Bytes, c, from, true, func(y []byte, j, i int) int32 { return halfByte(y[scaleBytes:], j, i) })
+}
+
+func tileBareGo(k int, a *byte, _ int, b *byte, c *float32, _ int, from *float32, _ int) {
+	quantTile(k, a, b, bareBytes, c, from, false, halfByte)
+}
+
+// halfByte is value i of column j of a block in 4 bits.
+func halfByte(y []byte, j, i int) int32 {
+	return int32(y[(i%16/4*panelCols+j)*4+i%4] >> (i / 16 * 4) & 15)
 }
 
 // quantTile multiplies quantized rows; weight is value i of column j of a block,
-// its zero added.
-func quantTile(k int, a, b *byte, bStep int, c, from *float32, weight func(y []byte, j, i int) int32) {
+// its zero added; columns may have scales.
+func quantTile(k int, a, b *byte, bStep int, c, from *float32, scales bool, weight func(y []byte, j, i int) int32) {
 	x, y, sums := operands(k, a, blockBytes, b, bStep, c, from)
 	for ; len(x) > 0; x, y = x[blockBytes:], y[bStep:] {
 		scale := math.Float32frombits(le.Uint32(x[blockScale:]))
@@ -72,7 +78,11 @@ func quantTile(k int, a, b *byte, bStep int, c, from *float32, weight func(y []b
 			for i := range BlockLen {
 				dot += int32(int8(x[i])) * weight(y, j, i)
 			}
-			sums[j] += float32(dot) * (scale * half(le.Uint16(y[2*j:])))
+			factor := scale
+			if scales {
+				factor *= half(le.Uint16(y[2*j:]))
+			}
+			sums[j] += float32(dot) * factor
 		}
 	}
 }
@@ -136,8 +146,8 @@ func quantizeScaledGo(blocks int, px *float32, to *byte, zero int, pages *[]uint
 	x := unsafe.Slice(px, blocks*BlockLen)
 	for i, page := range unsafe.Slice(pages, blocks) {
 		var scaled [BlockLen]float32
-		for j, s := range page[at/4:][:BlockLen] {
-			scaled[j] = x[i*BlockLen+j] * math.Float32frombits(s)
+		for j, s := range halvesOf(page[at/4:])[:BlockLen] {
+			scaled[j] = x[i*BlockLen+j] * half(s)
 		}
 		quantizeGo(1, &scaled[0], (*byte)(unsafe.Add(unsafe.Pointer(to), i*blockBytes)), zero)
 	}

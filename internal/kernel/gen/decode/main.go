@@ -27,6 +27,7 @@ func main() {
 	for m := 1; m <= 6; m++ {
 		quantTile("tileQ8x512", m, q8)
 		quantTile("tileQ4x512", m, q4)
+		quantTile("tileBare512", m, bare)
 	}
 	for m := 1; m <= 3; m++ {
 		floatTile("tileF32x256", ymm, m, 4, fmaF32)
@@ -34,7 +35,8 @@ func main() {
 	}
 	quantTileAVX2("tileQ8x256", q8)
 	quantTileAVX2("tileQ4x256", q4)
-	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkKeysQ4, walkQ4} {
+	quantTileAVX2("tileBare256", bare)
+	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkQ4, walkBare} {
 		if f.keys {
 			scores(f)
 		}

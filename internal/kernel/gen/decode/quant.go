@@ -9,17 +9,22 @@ import (
 )
 
 // quantFormat is a quantized panel: for each block of 32 values of the sum 32
-// fp16 scales, then the values, groups of four side by side for each column. In
-// 4 bits group g+4 lies in the upper halves of group g's bytes.
+// fp16 scales, if it has any, then the values, groups of four side by side for
+// each column. In 4 bits group g+4 lies in the upper halves of group g's bytes.
 type quantFormat struct {
-	bytes int // of a block of a panel
-	bits  int
+	bytes  int // of a block of a panel
+	bits   int
+	scales int // bytes of them
 }
 
 var (
-	q8 = quantFormat{64 + 32*32, 8}
-	q4 = quantFormat{64 + 32*16, 4}
+	q8   = quantFormat{scaleArea + 32*32, 8, scaleArea}
+	q4   = quantFormat{scaleArea + 32*16, 4, scaleArea}
+	bare = quantFormat{32 * 16, 4, 0} // values of a cache: the tokens have the scales
 )
+
+// scaleArea is where the values of a quantized block begin.
+const scaleArea = 64
 
 // A block of a row of activations: 32 signed bytes, their scale (float32), and
 // what the products start from, minus the weights' zero times the bytes' sum.
@@ -55,7 +60,7 @@ func quantTile(name string, m int, q quantFormat) {
 	}
 	for g := range q.bits { // of a group in 4 bits there are two in a register
 		for j := range 2 {
-			VMOVUPS(Mem{Base: t.b, Disp: 64 + (g*2+j)*64}, r[w+j])
+			VMOVUPS(Mem{Base: t.b, Disp: q.scales + (g*2+j)*64}, r[w+j])
 			if q.bits == 4 {
 				VPSRLW(U8(4), r[w+j], r[w+2+j])
 				VPANDD(nibbles, r[w+2+j], r[w+2+j])
@@ -66,13 +71,19 @@ func quantTile(name string, m int, q quantFormat) {
 		}
 	}
 	for j := range 2 {
-		VCVTPH2PS(Mem{Base: t.b, Disp: 32 * j}, r[w+j])
+		if q.scales > 0 {
+			VCVTPH2PS(Mem{Base: t.b, Disp: 32 * j}, r[w+j])
+		}
 	}
 	for i := range m {
 		for j := range 2 {
 			s := r[sum+2*i+j]
 			VCVTDQ2PS(s, s)
-			VMULPS_BCST(t.row(i, blockScale), r[w+j], r[w+2])
+			if q.scales > 0 {
+				VMULPS_BCST(t.row(i, blockScale), r[w+j], r[w+2])
+			} else {
+				VBROADCASTSS(t.row(i, blockScale), r[w+2])
+			}
 			VFMADD231PS(r[w+2], s, r[2*i+j])
 		}
 	}
@@ -104,12 +115,12 @@ func quantTileAVX2(name string, q quantFormat) {
 		VPBROADCASTD(t.row(0, 4*g), r[a])
 		for j := range 4 {
 			if q.bits == 8 {
-				VPXOR(Mem{Base: t.b, Disp: 64 + g*128 + j*32}, bias, r[w])
+				VPXOR(Mem{Base: t.b, Disp: q.scales + g*128 + j*32}, bias, r[w])
 				VPSIGNB(r[w], r[a], r[p])
 				VPABSB(r[w], r[w])
 				VPMADDUBSW(r[p], r[w], r[p])
 			} else {
-				VMOVUPS(Mem{Base: t.b, Disp: 64 + g%4*128 + j*32}, r[w])
+				VMOVUPS(Mem{Base: t.b, Disp: q.scales + g%4*128 + j*32}, r[w])
 				if g >= 4 {
 					VPSRLW(U8(4), r[w], r[w])
 				}
@@ -122,8 +133,12 @@ func quantTileAVX2(name string, q quantFormat) {
 	}
 	VBROADCASTSS(t.row(0, blockScale), r[a])
 	for j := range 4 {
-		VCVTPH2PS(Mem{Base: t.b, Disp: 16 * j}, r[scale])
-		VMULPS(r[a], r[scale], r[scale])
+		if q.scales > 0 {
+			VCVTPH2PS(Mem{Base: t.b, Disp: 16 * j}, r[scale])
+			VMULPS(r[a], r[scale], r[scale])
+		} else {
+			VMOVUPS(r[a], r[scale])
+		}
 		VCVTDQ2PS(r[sum+j], r[sum+j])
 		VFMADD231PS(r[scale], r[sum+j], r[j])
 	}
@@ -135,7 +150,7 @@ func quantTileAVX2(name string, q quantFormat) {
 
 // quantize makes blocks of activations. The largest magnitude is found among
 // the bits as integers, so that NaN counts as the largest. If scaled, each block
-// is multiplied first by the 32 floats that lie at bytes into the next page.
+// is multiplied first by the 32 fp16 that lie at bytes into the next page.
 func quantize(name string, scaled bool) {
 	if scaled {
 		TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)")
@@ -160,7 +175,8 @@ func quantize(name string, scaled bool) {
 	for i := range 2 {
 		VMOVUPS(Mem{Base: x, Disp: 64 * i}, zmm[i])
 		if scaled {
-			VMULPS(Mem{Base: scales, Index: at, Scale: 1, Disp: 64 * i}, zmm[i], zmm[i])
+			VCVTPH2PS(Mem{Base: scales, Index: at, Scale: 1, Disp: 32 * i}, zmm[4])
+			VMULPS(zmm[4], zmm[i], zmm[i])
 		}
 		VPANDD(Z10, zmm[i], zmm[2+i])
 	}
@@ -203,7 +219,7 @@ func foldInt(a, b int, op func(a, b, dst Op)) {
 
 // storeQ4 makes a token's values nibbles of words of panels.
 func storeQ4() {
-	TEXT("storeQ4AVX512", NOSPLIT, "func(panels int, x *float32, to *uint32, shift int, scale *uint32)")
+	TEXT("storeQ4AVX512", NOSPLIT, "func(panels int, x *float32, to *uint32, shift int, scale *uint16)")
 	Pragma("noescape")
 	n, x, to := Load(Param("panels"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
 	shift, scale := Load(Param("shift"), GP64()), Load(Param("scale"), GP64())
@@ -227,7 +243,8 @@ func storeQ4() {
 		}
 	})
 	q4Step()
-	VMOVSS(X1, Mem{Base: scale})
+	VCVTPS2PH(Imm(0), X1, X1)
+	VPEXTRW(Imm(0), X1, Mem{Base: scale})
 	const inv, mask, nibble, word = 3, 4, 5, 8
 	VBROADCASTSS(X2, zmm[inv])
 	VMOVUPS(fifteen, zmm[nibble])
@@ -242,7 +259,7 @@ func storeQ4() {
 			VPORD(zmm[word+2+i], w, w)
 			VMOVUPS(w, at)
 		}
-		ADDQ(U32(uint32(q4.bytes)), to)
+		ADDQ(U32(uint32(bare.bytes)), to)
 	})
 	end()
 }

@@ -21,14 +21,12 @@ import (
 const sliceBytes = 24
 
 // walkFormat is how a format's step is multiplied: bytes a step of the row has,
-// bytes a step of a panel has, of which the first few may be of no use, and the
-// code that adds step u to the sums (registers 2*p and 2*p+1 for panel p, whose
+// bytes a step of a panel has, and the code that adds step u to the sums (registers 2*p and 2*p+1 for panel p, whose
 // data begins p*apart bytes on).
 type walkFormat struct {
 	suffix       string
 	keys, values bool // what is kept in it
 	aStep, bStep int
-	useless      int
 	page         int // steps that the tokens of a page take
 	unroll       int
 	step         func(w *walk, u, panels, apart int)
@@ -38,12 +36,12 @@ type walkFormat struct {
 }
 
 var (
-	walkF32    = walkFormat{"F32x512", true, true, 4, panelBytes, 0, 32, 8, (*walk).fma, 0, 2, 2}
-	walkBF16   = walkFormat{"BF16x512", true, true, 4, panelBytes, 0, 16, 8, (*walk).dot, 0, 2, 2}
-	walkWide   = walkFormat{"Widen512", true, true, 8, panelBytes, 0, 16, 4, (*walk).widen, 0, 2, 2}
-	walkQ8     = walkFormat{"Q8x512", true, false, blockBytes, q8.bytes, 0, 1, 1, (*walk).block, 128, 2, 0}
-	walkKeysQ4 = walkFormat{"Q4x512", true, false, blockBytes, q4.bytes, 0, 1, 1, (*walk).nibbleBlock, 128, 4, 0}
-	walkQ4     = walkFormat{"Q4x512", false, true, blockBytes, q4.bytes, scaleArea, 1, 1, (*walk).nibbles, 0, 0, 8}
+	walkF32  = walkFormat{"F32x512", true, true, 4, panelBytes, 32, 8, (*walk).fma, 0, 2, 2}
+	walkBF16 = walkFormat{"BF16x512", true, true, 4, panelBytes, 16, 8, (*walk).dot, 0, 2, 2}
+	walkWide = walkFormat{"Widen512", true, true, 8, panelBytes, 16, 4, (*walk).widen, 0, 2, 2}
+	walkQ8   = walkFormat{"Q8x512", true, false, blockBytes, q8.bytes, 1, 1, (*walk).block, 64, 2, 0}
+	walkQ4   = walkFormat{"Q4x512", true, false, blockBytes, q4.bytes, 1, 1, (*walk).nibbleBlock, 64, 4, 0}
+	walkBare = walkFormat{"Bare512", false, true, blockBytes, bare.bytes, 1, 1, (*walk).nibbles, 0, 0, 8}
 )
 
 type walk struct {
@@ -157,7 +155,7 @@ func (w *walk) steps(left Register, panels, apart int) {
 // some adds n steps.
 func (w *walk) some(n, panels, apart int) {
 	for p := range panels {
-		for line := w.useless; line < n*w.bStep; line += 64 {
+		for line := 0; line < n*w.bStep; line += 64 {
 			PREFETCHT2(Mem{Base: w.next, Disp: p*apart + line})
 		}
 	}
@@ -246,13 +244,17 @@ func (w *walk) block(_, panels, apart int) {
 // nibbleBlock is a step of q4_0.
 func (w *walk) nibbleBlock(_, panels, apart int) { w.halfBytes(panels, apart, true) }
 
-// nibbles is one whose panels have the scale 1.
+// nibbles is one without scales.
 func (w *walk) nibbles(_, panels, apart int) { w.halfBytes(panels, apart, false) }
 
 // halfBytes is a step of q4_0. Upper halves of bytes count sixteenfold until
 // their sum is complete.
 func (w *walk) halfBytes(panels, apart int, scaled bool) {
 	const sum, upper, low, high, mask = 8, 12, 16, 20, 30
+	area := bare.scales
+	if scaled {
+		area = q4.scales
+	}
 	VMOVUPS(lowNibbles, zmm[mask])
 	VPSLLD(Imm(4), zmm[mask], zmm[mask+1])
 	for p := range panels {
@@ -263,9 +265,10 @@ func (w *walk) halfBytes(panels, apart int, scaled bool) {
 			VPXORD(t, t, t)
 			for g := range 4 {
 				lo, hi := zmm[low+g], zmm[high+g]
-				from := Mem{Base: w.b, Disp: p*apart + scaleArea + (g*2+j)*64}
-				VPANDD(from, zmm[mask], lo)
-				VPANDD(from, zmm[mask+1], hi)
+				from := Mem{Base: w.b, Disp: p*apart + area + (g*2+j)*64}
+				VMOVUPS(from, lo)
+				VPANDD(lo, zmm[mask+1], hi)
+				VPANDD(lo, zmm[mask], lo)
 				VPDPBUSD_BCST(Mem{Base: w.a, Disp: 4 * g}, lo, s)
 				VPDPBUSD_BCST(Mem{Base: w.a, Disp: 16 + 4*g}, hi, t)
 			}
@@ -282,6 +285,3 @@ func (w *walk) halfBytes(panels, apart int, scaled bool) {
 		}
 	}
 }
-
-// scaleArea is where the values of a quantized block begin.
-const scaleArea = 64
