@@ -176,7 +176,16 @@ func (h *headJob) scores(s []float32, m, ld int) {
 		return
 	}
 	for i, page := range pages {
+		h.ask(pages[i:], 2, m, at, c.keyWords()+c.scaleWords())
 		f.tiles[m-1](c.keySteps(), h.s.q.at(0, 0), h.s.q.stride, words(page[at:]), floatPtr(s, i*PageRows), 4*ld, &zeros[0], 0)
+	}
+}
+
+// ask asks for words of the page that comes so many pages later, for one row of a
+// quantized cache, which is done with a page before the next has come by itself.
+func (h *headJob) ask(pages [][]uint32, later, rows, at, words int) {
+	if rows == 1 && h.Cache.quantized() && later < len(pages) {
+		h.u.cpu.RowFetch(floatsOf(pages[later][at:][:words]))
 	}
 }
 
@@ -205,6 +214,7 @@ func (h *headJob) values(out []float32, m, n int) {
 	}
 	for d := 0; d < width; d += panelCols {
 		for i, page := range pages {
+			h.ask(pages[i:], 4, m, at, c.panelWords())
 			steps := c.valueSteps()
 			if i == len(pages)-1 {
 				steps = last

@@ -95,3 +95,40 @@ func TestStoreKeyQ4(t *testing.T) {
 		}
 	}
 }
+
+// Blocks of activations are those of the reference, with and without factors of
+// their own. What belongs to a scale that is no number does not matter, nor what to
+// one that makes nothing of it.
+func TestQuantize(t *testing.T) {
+	for _, isa := range kernel.ISAs() {
+		k := findKernels(isa)
+		r := rand.New(rand.NewPCG(35, 36))
+		for round := range 400 {
+			blocks := 1 + r.IntN(4)
+			x := make([]float32, blocks*BlockLen)
+			hard(r, x, round)
+			pages := make([][]uint32, blocks)
+			for i := range pages {
+				pages[i] = make([]uint32, 3+panelCols/2)
+				for j := range pages[i] {
+					pages[i][j] = uint32(toHalf(r.Float32()))<<16 | uint32(toHalf(-r.Float32()))
+				}
+			}
+			same := func(kind string, f func(to *byte), reference func(to *byte)) {
+				got, want := make([]byte, blocks*blockBytes), make([]byte, blocks*blockBytes)
+				f(&got[0])
+				reference(&want[0])
+				for b := range blocks {
+					got, want := got[b*blockBytes:][:blockBytes], want[b*blockBytes:][:blockBytes]
+					a, w := math.Float32frombits(le.Uint32(got[blockScale:])), math.Float32frombits(le.Uint32(want[blockScale:]))
+					if number := w-w == 0; number && w > 1e-36 && !slices.Equal(got, want) || !number && a-a == 0 || number && w <= 1e-36 && a != w {
+						t.Fatalf("%s, %s, round %d, block %d: %v, want %v", isa, kind, round, b, got, want)
+					}
+				}
+			}
+			same("plain", func(to *byte) { k.quantize(blocks, &x[0], to, q4Zero) }, func(to *byte) { quantizeGo(blocks, &x[0], to, q4Zero) })
+			same("scaled", func(to *byte) { k.quantizeScaled(blocks, &x[0], to, q8Zero, &pages[0], 12) },
+				func(to *byte) { quantizeScaledGo(blocks, &x[0], to, q8Zero, &pages[0], 12) })
+		}
+	}
+}

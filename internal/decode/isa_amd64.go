@@ -47,6 +47,7 @@ func avx2Kernels() *kernels {
 	k.bf16.squeezing = squeezingBF16(squeezeGo)
 	k.bf16.squeezing.few.run = expandBF16AVX2
 	k.widenBF16(expansion{run: expandWidenAVX2})
+	k.quantize, k.quantizeScaled = quantizeAVX2, quantizeScaledAVX2
 	return k
 }
 

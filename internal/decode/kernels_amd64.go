@@ -356,6 +356,12 @@ func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
 //go:noescape
+func quantizeAVX2(blocks int, x *float32, to *byte, zero int)
+
+//go:noescape
+func quantizeScaledAVX2(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
+
+//go:noescape
 func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint16)
 
 //go:noescape

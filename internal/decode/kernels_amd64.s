@@ -310,6 +310,16 @@ DATA bitThree<>+56(SB)/4, $0x08080808
 DATA bitThree<>+60(SB)/4, $0x08080808
 GLOBL bitThree<>(SB), RODATA|NOPTR, $64
 
+DATA unpacked<>+0(SB)/4, $0x00000000
+DATA unpacked<>+4(SB)/4, $0x00000004
+DATA unpacked<>+8(SB)/4, $0x00000001
+DATA unpacked<>+12(SB)/4, $0x00000005
+DATA unpacked<>+16(SB)/4, $0x00000002
+DATA unpacked<>+20(SB)/4, $0x00000006
+DATA unpacked<>+24(SB)/4, $0x00000003
+DATA unpacked<>+28(SB)/4, $0x00000007
+GLOBL unpacked<>(SB), RODATA|NOPTR, $32
+
 DATA upperBytes<>+0(SB)/4, $0x03020100
 DATA upperBytes<>+4(SB)/4, $0x07060504
 DATA upperBytes<>+8(SB)/4, $0x83828180
@@ -32841,35 +32851,34 @@ single:
 // func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 // Requires: AVX, AVX2, AVX512F
 TEXT ·quantizeAVX512(SB), NOSPLIT, $0-32
-	MOVQ    blocks+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    to+16(FP), DX
-	MOVQ    zero+24(FP), BX
-	VMOVUPS absolute<>+0(SB), Z10
-	VMOVSS  steps127<>+0(SB), X11
+	MOVQ   blocks+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   to+16(FP), DX
+	MOVQ   zero+24(FP), BX
+	VMOVSS steps127<>+0(SB), X11
 
 block:
 	VMOVUPS       (CX), Z0
-	VPANDD        Z10, Z0, Z2
+	VPANDD        absolute<>+0(SB), Z0, Z4
 	VMOVUPS       64(CX), Z1
-	VPANDD        Z10, Z1, Z3
-	VPMAXSD       Z3, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z2, Y3
-	VPMAXSD       Y3, Y2, Y2
-	VEXTRACTI128  $0x01, Y2, X3
-	VPMAXSD       X3, X2, X2
-	VPSHUFD       $0x4e, X2, X3
-	VPMAXSD       X3, X2, X2
-	VPSHUFD       $0xb1, X2, X3
-	VPMAXSD       X3, X2, X2
-	VDIVSS        X11, X2, X4
-	VMOVSS        X4, 32(DX)
-	VDIVSS        X2, X11, X5
-	VBROADCASTSS  X5, Z5
-	VMULPS        Z5, Z0, Z0
+	VPANDD        absolute<>+0(SB), Z1, Z5
+	VPMAXSD       Z5, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPMAXSD       Y5, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPMAXSD       X5, X4, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPMAXSD       X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPMAXSD       X5, X4, X4
+	VDIVSS        X11, X4, X10
+	VMOVSS        X10, 32(DX)
+	VDIVSS        X4, X11, X8
+	VBROADCASTSS  X8, Z8
+	VMULPS        Z8, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
 	VPMOVSDB      Z0, (DX)
-	VMULPS        Z5, Z1, Z1
+	VMULPS        Z8, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
 	VPMOVSDB      Z1, 16(DX)
 	VPADDD        Z1, Z0, Z0
@@ -32895,43 +32904,42 @@ block:
 // func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 // Requires: AVX, AVX2, AVX512F
 TEXT ·quantizeScaledAVX512(SB), NOSPLIT, $0-48
-	MOVQ    blocks+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    to+16(FP), DX
-	MOVQ    zero+24(FP), BX
-	MOVQ    pages+32(FP), SI
-	MOVQ    at+40(FP), DI
-	VMOVUPS absolute<>+0(SB), Z10
-	VMOVSS  steps127<>+0(SB), X11
+	MOVQ   blocks+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   to+16(FP), DX
+	MOVQ   zero+24(FP), BX
+	MOVQ   pages+32(FP), SI
+	MOVQ   at+40(FP), DI
+	VMOVSS steps127<>+0(SB), X11
 
 block:
 	MOVQ          (SI), R8
 	ADDQ          $0x18, SI
 	VMOVUPS       (CX), Z0
-	VCVTPH2PS     (R8)(DI*1), Z4
-	VMULPS        Z4, Z0, Z0
-	VPANDD        Z10, Z0, Z2
+	VCVTPH2PS     (R8)(DI*1), Z9
+	VMULPS        Z9, Z0, Z0
+	VPANDD        absolute<>+0(SB), Z0, Z4
 	VMOVUPS       64(CX), Z1
-	VCVTPH2PS     32(R8)(DI*1), Z4
-	VMULPS        Z4, Z1, Z1
-	VPANDD        Z10, Z1, Z3
-	VPMAXSD       Z3, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z2, Y3
-	VPMAXSD       Y3, Y2, Y2
-	VEXTRACTI128  $0x01, Y2, X3
-	VPMAXSD       X3, X2, X2
-	VPSHUFD       $0x4e, X2, X3
-	VPMAXSD       X3, X2, X2
-	VPSHUFD       $0xb1, X2, X3
-	VPMAXSD       X3, X2, X2
-	VDIVSS        X11, X2, X4
-	VMOVSS        X4, 32(DX)
-	VDIVSS        X2, X11, X5
-	VBROADCASTSS  X5, Z5
-	VMULPS        Z5, Z0, Z0
+	VCVTPH2PS     32(R8)(DI*1), Z9
+	VMULPS        Z9, Z1, Z1
+	VPANDD        absolute<>+0(SB), Z1, Z5
+	VPMAXSD       Z5, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPMAXSD       Y5, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPMAXSD       X5, X4, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPMAXSD       X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPMAXSD       X5, X4, X4
+	VDIVSS        X11, X4, X10
+	VMOVSS        X10, 32(DX)
+	VDIVSS        X4, X11, X8
+	VBROADCASTSS  X8, Z8
+	VMULPS        Z8, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
 	VPMOVSDB      Z0, (DX)
-	VMULPS        Z5, Z1, Z1
+	VMULPS        Z8, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
 	VPMOVSDB      Z1, 16(DX)
 	VPADDD        Z1, Z0, Z0
@@ -32951,6 +32959,148 @@ block:
 	ADDQ          $0x00000028, DX
 	DECQ          AX
 	JNZ           block
+	VZEROUPPER
+	RET
+
+// func quantizeAVX2(blocks int, x *float32, to *byte, zero int)
+// Requires: AVX, AVX2
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-32
+	MOVQ   blocks+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   to+16(FP), DX
+	MOVQ   zero+24(FP), BX
+	VMOVSS steps127<>+0(SB), X11
+
+block:
+	VMOVUPS      (CX), Y0
+	VPAND        absolute<>+0(SB), Y0, Y4
+	VMOVUPS      32(CX), Y1
+	VPAND        absolute<>+0(SB), Y1, Y5
+	VMOVUPS      64(CX), Y2
+	VPAND        absolute<>+0(SB), Y2, Y6
+	VMOVUPS      96(CX), Y3
+	VPAND        absolute<>+0(SB), Y3, Y7
+	VPMAXSD      Y5, Y4, Y4
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y7, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0x4e, X4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0xb1, X4, X5
+	VPMAXSD      X5, X4, X4
+	VDIVSS       X11, X4, X10
+	VMOVSS       X10, 32(DX)
+	VDIVSS       X4, X11, X8
+	VBROADCASTSS X8, Y8
+	VMULPS       Y8, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       Y8, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       Y8, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y8, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y1, Y0, Y4
+	VPACKSSDW    Y3, Y2, Y5
+	VPACKSSWB    Y5, Y4, Y4
+	VMOVUPS      unpacked<>+0(SB), Y5
+	VPERMD       Y4, Y5, Y4
+	VMOVUPS      Y4, (DX)
+	VPADDD       Y1, Y0, Y0
+	VPADDD       Y2, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, SI
+	IMULL        BX, SI
+	NEGL         SI
+	MOVL         SI, 36(DX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000028, DX
+	DECQ         AX
+	JNZ          block
+	VZEROUPPER
+	RET
+
+// func quantizeScaledAVX2(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
+// Requires: AVX, AVX2, F16C
+TEXT ·quantizeScaledAVX2(SB), NOSPLIT, $0-48
+	MOVQ   blocks+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   to+16(FP), DX
+	MOVQ   zero+24(FP), BX
+	MOVQ   pages+32(FP), SI
+	MOVQ   at+40(FP), DI
+	VMOVSS steps127<>+0(SB), X11
+
+block:
+	MOVQ         (SI), R8
+	ADDQ         $0x18, SI
+	VMOVUPS      (CX), Y0
+	VCVTPH2PS    (R8)(DI*1), Y9
+	VMULPS       Y9, Y0, Y0
+	VPAND        absolute<>+0(SB), Y0, Y4
+	VMOVUPS      32(CX), Y1
+	VCVTPH2PS    16(R8)(DI*1), Y9
+	VMULPS       Y9, Y1, Y1
+	VPAND        absolute<>+0(SB), Y1, Y5
+	VMOVUPS      64(CX), Y2
+	VCVTPH2PS    32(R8)(DI*1), Y9
+	VMULPS       Y9, Y2, Y2
+	VPAND        absolute<>+0(SB), Y2, Y6
+	VMOVUPS      96(CX), Y3
+	VCVTPH2PS    48(R8)(DI*1), Y9
+	VMULPS       Y9, Y3, Y3
+	VPAND        absolute<>+0(SB), Y3, Y7
+	VPMAXSD      Y5, Y4, Y4
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y7, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0x4e, X4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0xb1, X4, X5
+	VPMAXSD      X5, X4, X4
+	VDIVSS       X11, X4, X10
+	VMOVSS       X10, 32(DX)
+	VDIVSS       X4, X11, X8
+	VBROADCASTSS X8, Y8
+	VMULPS       Y8, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       Y8, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       Y8, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y8, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y1, Y0, Y4
+	VPACKSSDW    Y3, Y2, Y5
+	VPACKSSWB    Y5, Y4, Y4
+	VMOVUPS      unpacked<>+0(SB), Y5
+	VPERMD       Y4, Y5, Y4
+	VMOVUPS      Y4, (DX)
+	VPADDD       Y1, Y0, Y0
+	VPADDD       Y2, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, R8
+	IMULL        BX, R8
+	NEGL         R8
+	MOVL         R8, 36(DX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x00000028, DX
+	DECQ         AX
+	JNZ          block
 	VZEROUPPER
 	RET
 

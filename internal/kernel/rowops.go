@@ -29,6 +29,9 @@ func (c *CPU) RowExp(y, x []float32, scale float32) float32 {
 	return c.isa.exp(y, x, scale, -scale*c.isa.maximum(x))
 }
 
+// RowFetch asks for x, which will be needed soon.
+func (c *CPU) RowFetch(x []float32) { c.isa.fetch(x) }
+
 // Turn sets dst [k, n] to x [n, k] transposed, whose rows are ld floats apart; with
 // pairs, [(k+1)/2, n] to pairs of bf16 along k, as floats' bits.
 func (c *CPU) Turn(dst, x []float32, ld, n, k int, pairs bool) {

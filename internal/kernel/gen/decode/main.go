@@ -45,8 +45,10 @@ func main() {
 			values(f, 2)
 		}
 	}
-	quantize("quantizeAVX512", false)
-	quantize("quantizeScaledAVX512", true)
+	quantize("quantizeAVX512", zmm, false)
+	quantize("quantizeScaledAVX512", zmm, true)
+	quantize("quantizeAVX2", ymm, false)
+	quantize("quantizeScaledAVX2", ymm, true)
 	storeQ4()
 	storeKeyQ4()
 	roundBF16()
@@ -66,6 +68,7 @@ func main() {
 
 var (
 	zmm = []VecPhysical{Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31}
+	xmm = []VecPhysical{X0, X1, X2, X3, X4, X5, X6, X7, X8, X9, X10, X11, X12, X13, X14, X15}
 	ymm = []VecPhysical{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15}
 )
 

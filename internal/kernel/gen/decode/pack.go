@@ -37,7 +37,7 @@ func packer(name string, rows, bytes int, body func(p *packing)) {
 	ADDQ(U32(uint32(bytes)), p.to)
 	DECQ(n)
 	JNZ(LabelRef("step"))
-	foldInt(0, 1, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
+	foldInt(0, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
 	top := GP32()
 	VMOVD(X0, top)
 	Store(top, ReturnIndex(0))

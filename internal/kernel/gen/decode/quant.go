@@ -151,7 +151,7 @@ func quantTileAVX2(name string, q quantFormat) {
 // quantize makes blocks of activations. The largest magnitude is found among
 // the bits as integers, so that NaN counts as the largest. If scaled, each block
 // is multiplied first by the 32 fp16 that lie at bytes into the next page.
-func quantize(name string, scaled bool) {
+func quantize(name string, regs []VecPhysical, scaled bool) {
 	if scaled {
 		TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)")
 	} else {
@@ -165,32 +165,52 @@ func quantize(name string, scaled bool) {
 	if scaled {
 		pages, at, scales = Load(Param("pages"), GP64()), Load(Param("at"), GP64()), GP64()
 	}
-	VMOVUPS(absolute, Z10)
+	wide := len(regs) > 16
+	count, bytes := 4, 32 // registers of a block
+	if wide {
+		count, bytes = 2, 64
+	}
+	const top, factor, rest = 4, 8, 9 // behind the values
+	maximum := func(a, b, dst Op) { VPMAXSD(a, b, dst) }
 	VMOVSS(steps127, X11)
 	Label("block")
 	if scaled {
 		MOVQ(Mem{Base: pages}, scales)
 		ADDQ(Imm(sliceBytes), pages)
 	}
-	for i := range 2 {
-		VMOVUPS(Mem{Base: x, Disp: 64 * i}, zmm[i])
+	for i := range count {
+		VMOVUPS(Mem{Base: x, Disp: bytes * i}, regs[i])
 		if scaled {
-			VCVTPH2PS(Mem{Base: scales, Index: at, Scale: 1, Disp: 32 * i}, zmm[4])
-			VMULPS(zmm[4], zmm[i], zmm[i])
+			VCVTPH2PS(Mem{Base: scales, Index: at, Scale: 1, Disp: bytes / 2 * i}, regs[rest])
+			VMULPS(regs[rest], regs[i], regs[i])
 		}
-		VPANDD(Z10, zmm[i], zmm[2+i])
+		if wide {
+			VPANDD(absolute, regs[i], regs[top+i])
+		} else {
+			VPAND(absolute, regs[i], regs[top+i])
+		}
 	}
-	foldInt(2, 3, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
-	VDIVSS(X11, X2, X4) // scale = max/127
-	VMOVSS(X4, Mem{Base: to, Disp: blockScale})
-	VDIVSS(X2, X11, X5) // 127/max
-	VBROADCASTSS(X5, Z5)
-	for i := range 2 {
-		VMULPS(Z5, zmm[i], zmm[i])
-		VCVTPS2DQ(zmm[i], zmm[i])
-		VPMOVSDB(zmm[i], Mem{Base: to, Disp: 16 * i})
+	fold(regs, top, count, maximum)
+	VDIVSS(X11, xmm[top], X10) // scale = max/127
+	VMOVSS(X10, Mem{Base: to, Disp: blockScale})
+	VDIVSS(xmm[top], X11, xmm[factor]) // 127/max
+	VBROADCASTSS(xmm[factor], regs[factor])
+	for i := range count {
+		VMULPS(regs[factor], regs[i], regs[i])
+		VCVTPS2DQ(regs[i], regs[i])
+		if wide {
+			VPMOVSDB(regs[i], Mem{Base: to, Disp: 16 * i})
+		}
 	}
-	foldInt(0, 1, func(a, b, dst Op) { VPADDD(a, b, dst) })
+	if !wide {
+		VPACKSSDW(Y1, Y0, Y4)
+		VPACKSSDW(Y3, Y2, Y5)
+		VPACKSSWB(Y5, Y4, Y4)
+		VMOVUPS(unpacked, Y5)
+		VPERMD(Y4, Y5, Y4)
+		VMOVUPS(Y4, Mem{Base: to})
+	}
+	fold(regs, 0, count, func(a, b, dst Op) { VPADDD(a, b, dst) })
 	sum := GP64()
 	VMOVD(X0, sum.As32())
 	IMULL(zero.As32(), sum.As32())
@@ -203,18 +223,25 @@ func quantize(name string, scaled bool) {
 	end()
 }
 
-// foldInt joins registers a and b and reduces them to a's lowest lane.
-func foldInt(a, b int, op func(a, b, dst Op)) {
-	x := []VecPhysical{X0, X1, X2, X3}
-	op(zmm[b], zmm[a], zmm[a])
-	VEXTRACTI64X4(U8(1), zmm[a], ymm[b])
-	op(ymm[b], ymm[a], ymm[a])
-	VEXTRACTI128(U8(1), ymm[a], x[b])
-	op(x[b], x[a], x[a])
-	VPSHUFD(U8(0x4e), x[a], x[b])
-	op(x[b], x[a], x[a])
-	VPSHUFD(U8(0xb1), x[a], x[b])
-	op(x[b], x[a], x[a])
+// foldInt joins registers a and the next and reduces them to a's lowest lane.
+func foldInt(a int, op func(a, b, dst Op)) { fold(zmm, a, 2, op) }
+
+// fold does so with count registers, of which the second ends in rubble.
+func fold(regs []VecPhysical, a, count int, op func(a, b, dst Op)) {
+	for i := 1; i < count; i++ {
+		op(regs[a+i], regs[a], regs[a])
+	}
+	b := a + 1
+	if len(regs) > 16 {
+		VEXTRACTI64X4(U8(1), zmm[a], ymm[b])
+		op(ymm[b], ymm[a], ymm[a])
+	}
+	VEXTRACTI128(U8(1), ymm[a], xmm[b])
+	op(xmm[b], xmm[a], xmm[a])
+	VPSHUFD(U8(0x4e), xmm[a], xmm[b])
+	op(xmm[b], xmm[a], xmm[a])
+	VPSHUFD(U8(0xb1), xmm[a], xmm[b])
+	op(xmm[b], xmm[a], xmm[a])
 }
 
 // storeQ4 makes a token's values nibbles of words of panels.
@@ -299,7 +326,7 @@ func storeKeyQ4() {
 // q4Step sets X1 to the scale of values of which registers 0 and 1 hold the
 // largest bits, their signs last, and X2 to its inverse.
 func q4Step() {
-	foldInt(0, 1, func(a, b, dst Op) { VPMAXUD(a, b, dst) })
+	foldInt(0, func(a, b, dst Op) { VPMAXUD(a, b, dst) })
 	far, value := GP32(), GP32()
 	VMOVD(X0, far)
 	MOVL(far, value)
@@ -345,6 +372,7 @@ var (
 	roundHalf, lowByte, minusEighth, eightAndHalf, fifteen, oneFloat Mem
 
 	upperBytes, lowerBytes, lowerWords, magnitude, lowThree, bitThree Mem
+	unpacked                                                          Mem
 )
 
 // constants, each filling 64 bytes.
@@ -373,6 +401,10 @@ func constants() {
 	magnitude = fill("magnitude", 0x7f7f7f7f)
 	lowThree = fill("lowThree", 0x07070707)
 	bitThree = fill("bitThree", 0x08080808)
+	unpacked = GLOBL("unpacked", RODATA|NOPTR) // VPERMD: what packing two lanes apart has mixed
+	for i := range 8 {
+		DATA(4*i, U32(uint32(i/2+i%2*4)))
+	}
 	upperBytes = GLOBL("upperBytes", RODATA|NOPTR) // of the sixteen codes, from 0 on
 	for i := range 16 {
 		DATA(4*i, U32([]uint32{0x03020100, 0x07060504, 0x83828180, 0x87868584}[i%4]))

@@ -302,7 +302,7 @@ func squeeze() {
 	VPMAXUB(Z1, zmm[top], zmm[top])
 	VPSLLD(Imm(24), zmm[top], zmm[top])
 	VPSRLD(Imm(24), zmm[top], zmm[top])
-	foldInt(top, 1, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
+	foldInt(top, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
 	first, none := GP32(), GP32()
 	VMOVD(X0, first)
 	XORL(none, none)
