@@ -40,9 +40,9 @@ func avx2Kernels() *kernels {
 	k := newKernels(
 		[]tile{tileF32x256_1, tileF32x256_2, tileF32x256_3},
 		[]tile{tileWiden256_1, tileWiden256_2, tileWiden256_3},
-		[]tile{tileQ8x256_1},
-		[]tile{tileQ4x256_1},
-		[]tile{tileBare256_1},
+		[]tile{tileQ8x256_1, tileQ8x256_2},
+		[]tile{tileQ4x256_1, tileQ4x256_2},
+		[]tile{tileBare256_1, tileBare256_2},
 	)
 	k.bf16.squeezing = squeezingBF16(squeezeGo)
 	k.bf16.squeezing.few.run = expandBF16AVX2
@@ -60,9 +60,9 @@ func avx512Kernels(bf16 []tile) *kernels {
 			tileF32x512_7, tileF32x512_8, tileF32x512_9, tileF32x512_10, tileF32x512_11, tileF32x512_12,
 		},
 		bf16,
-		[]tile{tileQ8x256_1},
-		[]tile{tileQ4x256_1},
-		[]tile{tileBare256_1},
+		[]tile{tileQ8x256_1, tileQ8x256_2},
+		[]tile{tileQ4x256_1, tileQ4x256_2},
+		[]tile{tileBare256_1, tileBare256_2},
 	)
 	k.f32.scores, k.f32.values = scoresF32x512, [2]walk{valuesF32x512_1, valuesF32x512_2}
 	k.f32.pack, k.bf16.pack, k.q8.pack, k.q4.pack = packF32AVX512, packBF16AVX512, packQ8AVX512, packQ4AVX512

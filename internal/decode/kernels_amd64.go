@@ -311,6 +311,15 @@ func tileQ4x256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *f
 func tileBare256_1(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
 
 //go:noescape
+func tileQ8x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
+func tileQ4x256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
+func tileBare256_2(k int, a *byte, lda int, b *byte, c *float32, ldc int, from *float32, ldf int)
+
+//go:noescape
 func scoresF32x512(k int, a *byte, pages *[]uint32, n int, at int, next int, c *float32)
 
 //go:noescape

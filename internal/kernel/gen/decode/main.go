@@ -33,9 +33,11 @@ func main() {
 		floatTile("tileF32x256", ymm, m, 4, fmaF32)
 		floatTile("tileWiden256", ymm, m, 8, widen)
 	}
-	quantTileAVX2("tileQ8x256", q8)
-	quantTileAVX2("tileQ4x256", q4)
-	quantTileAVX2("tileBare256", bare)
+	for m := 1; m <= 2; m++ {
+		quantTileAVX2("tileQ8x256", m, q8)
+		quantTileAVX2("tileQ4x256", m, q4)
+		quantTileAVX2("tileBare256", m, bare)
+	}
 	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkQ4, walkBare} {
 		if f.keys {
 			scores(f)

@@ -93,54 +93,84 @@ func quantTile(name string, m int, q quantFormat) {
 	t.finish()
 }
 
-// quantTileAVX2 does one row without VPDPBUSD. Products of pairs are added in 16
-// bits, for which signed weights must give their sign to the activations.
-func quantTileAVX2(name string, q quantFormat) {
-	t := begin(name, ymm, 1)
+// quantTileAVX2 does one row, or two, for which registers suffice eight columns at
+// a time, without VPDPBUSD. Products of pairs are added in 16 bits. For that signed
+// weights of 8 bits must give their sign to the activations; those of 4 bits are so
+// small that a block's groups fit in 16 bits too.
+func quantTileAVX2(name string, m int, q quantFormat) {
+	t := begin(name, ymm, m)
 	r := t.regs
-	const sum, w, a, p, scale = 4, 8, 9, 10, 11
-	nibbles, ones, bias := r[13], r[14], r[15]
+	across := 4 / (m * m) // registers of columns at a time
+	sums, w, a, p := r[4*m:], r[10], r[11], r[12]
+	sum := func(i, j int) VecPhysical { return sums[i*across+j%across] }
+	ones, bias := r[14], r[15]
+	nibbles, signed := r[13], r[13] // in 4 bits, in 8
 	VMOVUPS(lowNibbles, nibbles)
 	VMOVUPS(wordOnes, ones)
 	VMOVUPS(signBits, bias)
+	weights := func(g, j int) Mem { return Mem{Base: t.b, Disp: q.scales + g%q.bits*128 + j*32} }
+	byHalves := func(i, j int) {
+		VPMADDUBSW(a, w, p)
+		VPADDW(p, sum(i, j), sum(i, j))
+	}
+	byBytes := func(i, j int) { // of which w are the magnitudes
+		VPSIGNB(signed, a, p)
+		VPMADDUBSW(p, w, p)
+		VPMADDWD(ones, p, p)
+		VPADDD(p, sum(i, j), sum(i, j))
+	}
 	Label("block")
-	for j := range 4 {
-		if q.bits == 8 {
-			VPXOR(r[sum+j], r[sum+j], r[sum+j])
-		} else {
-			VPBROADCASTD(t.row(0, blockOffset), r[sum+j])
-		}
-	}
-	for g := range 8 {
-		VPBROADCASTD(t.row(0, 4*g), r[a])
-		for j := range 4 {
-			if q.bits == 8 {
-				VPXOR(Mem{Base: t.b, Disp: q.scales + g*128 + j*32}, bias, r[w])
-				VPSIGNB(r[w], r[a], r[p])
-				VPABSB(r[w], r[w])
-				VPMADDUBSW(r[p], r[w], r[p])
-			} else {
-				VMOVUPS(Mem{Base: t.b, Disp: q.scales + g%4*128 + j*32}, r[w])
-				if g >= 4 {
-					VPSRLW(U8(4), r[w], r[w])
-				}
-				VPAND(nibbles, r[w], r[w])
-				VPMADDUBSW(r[a], r[w], r[p])
+	for first := 0; first < 4; first += across {
+		for j := first; j < first+across; j++ {
+			for i := range m {
+				VPXOR(sum(i, j), sum(i, j), sum(i, j))
 			}
-			VPMADDWD(ones, r[p], r[p])
-			VPADDD(r[p], r[sum+j], r[sum+j])
 		}
-	}
-	VBROADCASTSS(t.row(0, blockScale), r[a])
-	for j := range 4 {
-		if q.scales > 0 {
-			VCVTPH2PS(Mem{Base: t.b, Disp: 16 * j}, r[scale])
-			VMULPS(r[a], r[scale], r[scale])
-		} else {
-			VMOVUPS(r[a], r[scale])
+		for g := range 8 {
+			if m == 1 {
+				VPBROADCASTD(t.row(0, 4*g), a)
+			}
+			for j := first; j < first+across; j++ {
+				multiply := byHalves
+				switch {
+				case q.bits == 8:
+					multiply = byBytes
+					VPXOR(weights(g, j), bias, signed)
+					VPABSB(signed, w)
+				case g < 4:
+					VPAND(weights(g, j), nibbles, w)
+				default:
+					VMOVUPS(weights(g, j), w)
+					VPSRLW(U8(4), w, w)
+					VPAND(nibbles, w, w)
+				}
+				for i := range m {
+					if m > 1 {
+						VPBROADCASTD(t.row(i, 4*g), a)
+					}
+					multiply(i, j)
+				}
+			}
 		}
-		VCVTDQ2PS(r[sum+j], r[sum+j])
-		VFMADD231PS(r[scale], r[sum+j], r[j])
+		for j := first; j < first+across; j++ {
+			if q.scales > 0 {
+				VCVTPH2PS(Mem{Base: t.b, Disp: 16 * j}, w)
+			}
+			for i := range m {
+				s := sum(i, j)
+				if q.bits == 4 {
+					VPMADDWD(ones, s, s)
+					VPBROADCASTD(t.row(i, blockOffset), a)
+					VPADDD(a, s, s)
+				}
+				VCVTDQ2PS(s, s)
+				VBROADCASTSS(t.row(i, blockScale), a)
+				if q.scales > 0 {
+					VMULPS(a, w, a)
+				}
+				VFMADD231PS(a, s, r[4*i+j])
+			}
+		}
 	}
 	t.advance(blockBytes, q.bytes)
 	DECQ(t.k)
