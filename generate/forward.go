@@ -6,6 +6,9 @@ import (
 	"promptgen/model"
 )
 
+// manyRows are so many that they get memory of their own (forwarder.lay).
+const manyRows = 32
+
 // passRows is the most rows that go through the model together: enough that the
 // weights are read seldom, few enough that the activations stay in the caches.
 const passRows = 256
@@ -28,6 +31,8 @@ type forwarder struct {
 	last            []float32 // [segments, width]
 	logits          []float32 // [segments, vocab]
 	op, next        decode.Operand
+	mem             *decode.Memory // of all these but the last two
+	laid            int            // rows that it was made for
 	attn            decode.Attention
 }
 
@@ -50,7 +55,7 @@ func newForwarder(cpu *kernel.CPU, src Source, d kernel.DType, lent [][]float32)
 	}[c.Act()]
 	return &forwarder{
 		cpu: cpu, u: u, c: c, w: w, dtype: d, act: act, pool: &pool{layout: layout},
-		attn: decode.Attention{Cache: layout},
+		attn: decode.Attention{Cache: layout}, mem: decode.NewMemory(nil, nil),
 	}, nil
 }
 
@@ -82,7 +87,12 @@ func Need(c model.Config, untied bool, d kernel.DType, n int) (weights []int, ma
 	e, in, rows := int64(c.NEmbd), int64(c.Inner()), int64(min(n, passRows))
 	activations := rows * (4*e + 3*e + in) // x, y, norm, att; qkv; fc
 	operands := rows * (e + in + 64)
-	heap = 4 * (activations + operands + 2*int64(c.VocabSize) + e)
+	heap = 4 * (2*int64(c.VocabSize) + e)
+	if own := 4 * (activations + operands); rows > manyRows {
+		mapped += own + decode.HugePage
+	} else {
+		heap += own
+	}
 	weights = weightSizes(c, untied, d)
 	for _, n := range weights {
 		heap += int64(decode.PatchBytes(d, n))
@@ -94,6 +104,7 @@ func Need(c model.Config, untied bool, d kernel.DType, n int) (weights []int, ma
 func (f *forwarder) close() {
 	f.w.free()
 	f.pool.close()
+	f.mem.Free()
 }
 
 // run reads the segments and returns the logits after the last row of each,
@@ -146,6 +157,9 @@ func (f *forwarder) pass(pieces []piece, rows int, all bool) {
 	}
 	c := &f.c
 	e := c.NEmbd
+	if rows > manyRows && rows > f.laid {
+		f.lay(rows)
+	}
 	for _, b := range []*[]float32{&f.x, &f.y, &f.att} {
 		grow(b, rows*e)
 	}
@@ -175,6 +189,41 @@ func (f *forwarder) pass(pieces []piece, rows int, all bool) {
 		if p.final {
 			copy(f.last[p.seg*e:][:e], f.x[r*e:])
 			r++
+		}
+	}
+}
+
+// lay makes one piece of memory for what a pass of so many rows works with: the
+// system gives huge pages only to large pieces, and with small ones each row of a
+// product has pages of its own.
+func (f *forwarder) lay(rows int) {
+	e, in := f.c.NEmbd, f.c.Inner()
+	type place struct {
+		floats  *[]float32
+		operand *decode.Operand
+		width   int
+	}
+	places := []place{
+		{&f.x, nil, e}, {&f.y, nil, e}, {&f.att, nil, e}, {&f.qkv, nil, 3 * e}, {nil, &f.op, e}, {nil, &f.next, in},
+	}
+	if f.dtype != kernel.FP32 { // whose operands are floats themselves
+		places = append(places, place{&f.norm, nil, e}, place{&f.fc, nil, in})
+	}
+	var sizes []int
+	for _, p := range places {
+		n := decode.FloatBytes(rows * p.width)
+		if p.operand != nil {
+			n = f.u.OperandBytes(f.dtype, rows, p.width)
+		}
+		sizes = append(sizes, n)
+	}
+	f.mem.Free()
+	f.mem, f.laid = decode.NewMemory(sizes, nil), rows
+	for i, p := range places {
+		if p.operand != nil {
+			p.operand.Use(f.mem.Take(sizes[i]))
+		} else {
+			*p.floats = f.mem.Floats(rows * p.width)
 		}
 	}
 }

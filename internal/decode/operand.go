@@ -24,13 +24,21 @@ func (u *Unit) Shape(op *Operand, d kernel.DType, m, k int) {
 }
 
 func (op *Operand) shape(f *format, zero, m, k int) {
-	op.f, op.zero = f, zero
-	// Rows a power of two apart would fall into the same lines of the cache.
-	op.stride = roundUp(f.steps(k)*f.aStep, lineBytes) + lineBytes
+	op.f, op.zero, op.stride = f, zero, f.stride(k)
 	if len(op.data) < m*op.stride {
 		op.data = aligned(m * op.stride)
 	}
 }
+
+// stride is what a row of k values takes: rows a power of two apart would fall into
+// the same lines of the cache.
+func (f *format) stride(k int) int { return roundUp(f.steps(k)*f.aStep, lineBytes) + lineBytes }
+
+// OperandBytes is what an operand of that shape takes.
+func (u *Unit) OperandBytes(d kernel.DType, m, k int) int { return m * u.k.format(d).stride(k) }
+
+// Use has op lie in b, which begins with a cache line, as long as that suffices.
+func (op *Operand) Use(b []byte) { op.data = b }
 
 // steps is the number of steps of k values, the last filled up with zeros.
 func (f *format) steps(k int) int { return (k + f.unit - 1) / f.unit }
