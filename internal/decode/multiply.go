@@ -41,7 +41,7 @@ func (u *Unit) Multiply(p *Product) {
 	}
 	strips := (panels + strip - 1) / strip
 	blocks := (p.M + blockRows - 1) / blockRows
-	rows := roundUp((p.M+blocks-1)/blocks, len(p.W.f.tiles))
+	rows := (p.M + blocks - 1) / blocks // even: threads begin with as many parts each, and few are left to help with
 	u.cpu.Each(strips*blocks, func(worker, i int) {
 		r0 := i / strips * rows
 		if r0 >= p.M {
