@@ -31,7 +31,7 @@ type forwarder struct {
 	last            []float32 // [segments, width]
 	logits          []float32 // [segments, vocab]
 	op, next        decode.Operand
-	mem             *decode.Memory // of all these but the last two
+	mem             *decode.Memory // of these, but for last and logits
 	laid            int            // rows that it was made for
 	attn            decode.Attention
 }

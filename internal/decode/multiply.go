@@ -41,13 +41,11 @@ func (u *Unit) Multiply(p *Product) {
 	}
 	strips := (panels + strip - 1) / strip
 	blocks := (p.M + blockRows - 1) / blockRows
-	rows := (p.M + blocks - 1) / blocks // even: threads begin with as many parts each, and few are left to help with
 	u.cpu.Each(strips*blocks, func(worker, i int) {
-		r0 := i / strips * rows
-		if r0 >= p.M {
-			return
-		}
-		j := job{p, u, &u.per[worker], p.Row + r0, min(rows, p.M-r0)}
+		// Even blocks: threads begin with as many parts each, and have few to help with.
+		b := i / strips
+		r0, end := p.M*b/blocks, p.M*(b+1)/blocks
+		j := job{p, u, &u.per[worker], p.Row + r0, end - r0}
 		j.strip(i%strips*strip, min((i%strips+1)*strip, panels))
 	})
 }

@@ -39,10 +39,10 @@ func main() {
 		quantTileAVX2("tileBare256", m, bare)
 	}
 	for _, f := range []walkFormat{walkF32, walkBF16, walkWide, walkQ8, walkQ4, walkBare} {
-		if f.keys {
+		if f.aheadKeys > 0 {
 			scores(f)
 		}
-		if f.values {
+		if f.aheadValues > 0 {
 			values(f, 1)
 			values(f, 2)
 		}

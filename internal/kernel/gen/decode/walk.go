@@ -21,27 +21,26 @@ import (
 const sliceBytes = 24
 
 // walkFormat is how a format's step is multiplied: bytes a step of the row has,
-// bytes a step of a panel has, and the code that adds step u to the sums (registers 2*p and 2*p+1 for panel p, whose
-// data begins p*apart bytes on).
+// bytes a step of a panel has, and the code that adds step u to the sums (registers
+// 2*p and 2*p+1 for panel p, whose data begins p*apart bytes on).
 type walkFormat struct {
 	suffix       string
-	keys, values bool // what is kept in it
 	aStep, bStep int
 	page         int // steps that the tokens of a page take
 	unroll       int
 	step         func(w *walk, u, panels, apart int)
 	trailer      int // bytes behind a page's keys that will be wanted next
 
-	aheadKeys, aheadValues int // pages
+	aheadKeys, aheadValues int // pages; 0: it is not for those
 }
 
 var (
-	walkF32  = walkFormat{"F32x512", true, true, 4, panelBytes, 32, 8, (*walk).fma, 0, 2, 2}
-	walkBF16 = walkFormat{"BF16x512", true, true, 4, panelBytes, 16, 8, (*walk).dot, 0, 2, 2}
-	walkWide = walkFormat{"Widen512", true, true, 8, panelBytes, 16, 4, (*walk).widen, 0, 2, 2}
-	walkQ8   = walkFormat{"Q8x512", true, false, blockBytes, q8.bytes, 1, 1, (*walk).block, 64, 2, 0}
-	walkQ4   = walkFormat{"Q4x512", true, false, blockBytes, q4.bytes, 1, 1, (*walk).nibbleBlock, 64, 4, 0}
-	walkBare = walkFormat{"Bare512", false, true, blockBytes, bare.bytes, 1, 1, (*walk).nibbles, 0, 0, 8}
+	walkF32  = walkFormat{"F32x512", 4, panelBytes, 32, 8, (*walk).fma, 0, 2, 2}
+	walkBF16 = walkFormat{"BF16x512", 4, panelBytes, 16, 8, (*walk).dot, 0, 2, 2}
+	walkWide = walkFormat{"Widen512", 8, panelBytes, 16, 4, (*walk).widen, 0, 2, 2}
+	walkQ8   = walkFormat{"Q8x512", blockBytes, q8.bytes, 1, 1, (*walk).block, 64, 2, 0}
+	walkQ4   = walkFormat{"Q4x512", blockBytes, q4.bytes, 1, 1, (*walk).nibbleBlock, 64, 4, 0}
+	walkBare = walkFormat{"Bare512", blockBytes, bare.bytes, 1, 1, (*walk).nibbles, 0, 0, 8}
 )
 
 type walk struct {
