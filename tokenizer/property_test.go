@@ -123,7 +123,11 @@ func TestDecodeAnyIDs(t *testing.T) {
 
 // TestDecodeIsStable: text that came out of decoding, and holds nothing that
 // decoding cannot show ([UNK] and the special tokens leave white space), comes
-// out of encoding and decoding the same.
+// out of encoding and decoding with the same characters. White space may go:
+// decoding joins "0" and "a", which are then one word of two pieces, and puts a
+// space between whole English words alone. So may capitals where text is
+// folded: a word of the vocabulary is taken as it is written ("A", "Hello"),
+// what decoding joins of two ("AHello") is not.
 func TestDecodeIsStable(t *testing.T) {
 	tokenizers := allTokenizers(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -144,7 +148,9 @@ func TestDecodeIsStable(t *testing.T) {
 		if slices.Contains(next, special.UNK) {
 			return // the original's whole-word [UNK], of words that decoding has joined
 		}
-		if twice := tok.Decode(next); twice != once {
+		twice := tok.Decode(next)
+		was, is := strings.Join(strings.Fields(once), ""), strings.Join(strings.Fields(twice), "")
+		if is != was && !(tok.Options().LowerCase && strings.EqualFold(is, was)) {
 			t.Fatalf("%q became %q", once, twice)
 		}
 	})

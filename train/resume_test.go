@@ -124,7 +124,7 @@ func TestKilled(t *testing.T) {
 		before := newest()
 		var errs bytes.Buffer
 		child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-		child.Env = append(os.Environ(), "TRAIN_AND_BE_KILLED="+o.Data)
+		child.Env = append(os.Environ(), "TRAIN_AND_BE_KILLED="+o.Data, "TMPDIR="+o.Data) // the killed tidy nothing
 		child.Stderr = &errs
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
