@@ -146,14 +146,9 @@ func (h *headJob) rows(r, m int) {
 	}
 	h.scores(s, m, ld)
 	var sums [maxTile]float32
-	scale := float32(1 / math.Sqrt(float64(c.HeadDim)))
 	h.s.p.shape(h.u.k.values(c), q4Zero, m, ld)
 	for i := range m {
-		row := s[i*ld:][:ld]
-		seen := past + i + 1
-		sums[i] = h.u.cpu.RowExp(row[:seen], row[:seen], scale)
-		clear(row[seen:])
-		h.probabilities(i, row)
+		sums[i] = h.probabilities(i, s[i*ld:][:ld], past+i+1)
 	}
 	width := c.width()
 	out := grow(&h.s.out, m*width)
@@ -189,15 +184,25 @@ func (h *headJob) ask(pages [][]uint32, later, rows, at, words int) {
 	}
 }
 
-// probabilities makes row, as long as the pages, row i of what values are
-// multiplied by.
-func (h *headJob) probabilities(i int, row []float32) {
-	if !h.Cache.quantized() {
-		h.u.Set(&h.s.p, i, row)
-		return
+// probabilities makes of row, the scores of all tokens in the pages, of which the
+// first n are seen, row i of what values are multiplied by: the softmax but for its
+// divisor, which is returned.
+func (h *headJob) probabilities(i int, row []float32, n int) (sum float32) {
+	c, seen := &h.Cache, row[:n]
+	scale := float32(1 / math.Sqrt(float64(c.HeadDim)))
+	at, pages := 4*c.scalesAt(h.Layer, h.head), h.seg.Pages[:len(row)/PageRows]
+	if c.quantized() && h.u.k.softmax != nil {
+		scale *= math.Log2E
+		return h.u.k.softmax(len(pages), n, &row[0], scale, -scale*h.u.cpu.RowMax(seen), h.s.p.at(i, 0), h.s.p.zero, &pages[0], at)
 	}
-	at := 4 * h.Cache.scalesAt(h.Layer, h.head)
-	h.u.k.quantizeScaled(len(row)/PageRows, &row[0], h.s.p.at(i, 0), h.s.p.zero, &h.seg.Pages[0], at)
+	sum = h.u.cpu.RowExp(seen, seen, scale)
+	clear(row[n:])
+	if c.quantized() {
+		h.u.k.quantizeScaled(len(pages), &row[0], h.s.p.at(i, 0), h.s.p.zero, &pages[0], at)
+	} else {
+		h.u.Set(&h.s.p, i, row)
+	}
+	return sum
 }
 
 // values sets out [m, width] to the products of the probabilities with the

@@ -132,3 +132,60 @@ func TestQuantize(t *testing.T) {
 		}
 	}
 }
+
+// The softmax of a row, made of scores at once, is that of exponentials quantized
+// after it: codes may differ by one, where powers differ in their last bits.
+func TestSoftmax(t *testing.T) {
+	for _, isa := range kernel.ISAs() {
+		k := findKernels(isa)
+		if k.softmax == nil {
+			continue
+		}
+		r := rand.New(rand.NewPCG(37, 38))
+		for round := range 400 {
+			blocks := 1 + r.IntN(4)
+			n, x := r.IntN(blocks*BlockLen+1), make([]float32, blocks*BlockLen)
+			hard(r, x, round%3) // a NaN, an infinity
+			scale, off, zero := r.Float32()*3, float32(r.NormFloat64()), q8Zero
+			pages, at := make([][]uint32, blocks), 12
+			for i := range pages {
+				pages[i] = random32(r, at/4+panelCols/2)
+				for j, w := range pages[i] {
+					pages[i][j] = w & 0x3fff3fff // fp16 from 0 to 2
+				}
+			}
+			powers, wantSum := make([]float32, len(x)), 0.0
+			for i, x := range x[:n] {
+				powers[i] = float32(math.Exp2(float64(scale)*float64(x) + float64(off)))
+				wantSum += float64(powers[i])
+			}
+			got, want := make([]byte, blocks*blockBytes), make([]byte, blocks*blockBytes)
+			sum := k.softmax(blocks, n, &x[0], scale, off, &got[0], zero, &pages[0], at)
+			quantizeScaledGo(blocks, &powers[0], &want[0], zero, &pages[0], at)
+			if far := math.Abs(float64(sum)-wantSum) / wantSum; far > 2e-6 || (sum != sum) != (wantSum != wantSum) {
+				t.Fatalf("%s, round %d: the sum is %g, want %g", isa, round, sum, wantSum)
+			}
+			for b := range blocks {
+				got, want := got[b*blockBytes:][:blockBytes], want[b*blockBytes:][:blockBytes]
+				a, w := math.Float32frombits(le.Uint32(got[blockScale:])), math.Float32frombits(le.Uint32(want[blockScale:]))
+				if w != w && a != a || w == 0 && a == 0 {
+					continue // its codes do not matter
+				}
+				if math.Abs(float64(a/w-1)) > 2e-6 {
+					t.Fatalf("%s, round %d, block %d: scale %g, want %g", isa, round, b, a, w)
+				}
+				codes := 0
+				for i := range BlockLen {
+					a, w := int(int8(got[i])), int(int8(want[i]))
+					if a < w-1 || a > w+1 {
+						t.Fatalf("%s, round %d, block %d: code %d is %d, want %d", isa, round, b, i, a, w)
+					}
+					codes += a
+				}
+				if offset := int(int32(le.Uint32(got[blockOffset:]))); offset != -zero*codes {
+					t.Fatalf("%s, round %d, block %d: offset %d, want %d", isa, round, b, offset, -zero*codes)
+				}
+			}
+		}
+	}
+}

@@ -77,6 +77,10 @@ type kernels struct {
 	// bytes into the next page.
 	quantizeScaled func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
 
+	// softmax does so with 2^(scale*x+off) for n values, zero behind them, and
+	// returns their sum. nil: one after the other.
+	softmax func(blocks, n int, x *float32, scale, off float32, to *byte, zero int, pages *[]uint32, at int) float32
+
 	// storeQ4 and storeKeyQ4 write a token's values and its key to a page.
 	storeQ4    func(panels int, x *float32, to *uint32, shift int, scale *uint16)
 	storeKeyQ4 func(blocks int, x *float32, to *uint32, column int)

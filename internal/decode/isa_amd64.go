@@ -74,7 +74,7 @@ func avx512Kernels(bf16 []tile) *kernels {
 	}
 	floats.many = expansion{run: expandF32AVX512, first: tileExpandF32_12}
 	k.bf16.squeezing, k.f32.squeezing = halves, floats
-	k.quantize, k.quantizeScaled = quantizeAVX512, quantizeScaledAVX512
+	k.quantize, k.softmax = quantizeAVX512, softmaxAVX512
 	k.storeQ4, k.storeKeyQ4 = storeQ4AVX512, storeKeyQ4AVX512
 	if cpu.X86.HasAVX512VNNI {
 		k.q8.tiles = []tile{tileQ8x512_1, tileQ8x512_2, tileQ8x512_3, tileQ8x512_4, tileQ8x512_5, tileQ8x512_6}

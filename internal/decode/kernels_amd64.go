@@ -362,13 +362,13 @@ func valuesBare512_2(last int, a *byte, pages *[]uint32, n int, at int, next int
 func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 
 //go:noescape
-func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
-
-//go:noescape
 func quantizeAVX2(blocks int, x *float32, to *byte, zero int)
 
 //go:noescape
 func quantizeScaledAVX2(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
+
+//go:noescape
+func softmaxAVX512(blocks int, n int, x *float32, scale float32, off float32, to *byte, zero int, pages *[]uint32, at int) float32
 
 //go:noescape
 func storeQ4AVX512(panels int, x *float32, to *uint32, shift int, scale *uint16)

@@ -310,6 +310,96 @@ DATA bitThree<>+56(SB)/4, $0x08080808
 DATA bitThree<>+60(SB)/4, $0x08080808
 GLOBL bitThree<>(SB), RODATA|NOPTR, $64
 
+DATA power5<>+0(SB)/4, $0x3af4ba7d
+DATA power5<>+4(SB)/4, $0x3af4ba7d
+DATA power5<>+8(SB)/4, $0x3af4ba7d
+DATA power5<>+12(SB)/4, $0x3af4ba7d
+DATA power5<>+16(SB)/4, $0x3af4ba7d
+DATA power5<>+20(SB)/4, $0x3af4ba7d
+DATA power5<>+24(SB)/4, $0x3af4ba7d
+DATA power5<>+28(SB)/4, $0x3af4ba7d
+DATA power5<>+32(SB)/4, $0x3af4ba7d
+DATA power5<>+36(SB)/4, $0x3af4ba7d
+DATA power5<>+40(SB)/4, $0x3af4ba7d
+DATA power5<>+44(SB)/4, $0x3af4ba7d
+DATA power5<>+48(SB)/4, $0x3af4ba7d
+DATA power5<>+52(SB)/4, $0x3af4ba7d
+DATA power5<>+56(SB)/4, $0x3af4ba7d
+DATA power5<>+60(SB)/4, $0x3af4ba7d
+GLOBL power5<>(SB), RODATA|NOPTR, $64
+
+DATA power4<>+0(SB)/4, $0x3c13bc2b
+DATA power4<>+4(SB)/4, $0x3c13bc2b
+DATA power4<>+8(SB)/4, $0x3c13bc2b
+DATA power4<>+12(SB)/4, $0x3c13bc2b
+DATA power4<>+16(SB)/4, $0x3c13bc2b
+DATA power4<>+20(SB)/4, $0x3c13bc2b
+DATA power4<>+24(SB)/4, $0x3c13bc2b
+DATA power4<>+28(SB)/4, $0x3c13bc2b
+DATA power4<>+32(SB)/4, $0x3c13bc2b
+DATA power4<>+36(SB)/4, $0x3c13bc2b
+DATA power4<>+40(SB)/4, $0x3c13bc2b
+DATA power4<>+44(SB)/4, $0x3c13bc2b
+DATA power4<>+48(SB)/4, $0x3c13bc2b
+DATA power4<>+52(SB)/4, $0x3c13bc2b
+DATA power4<>+56(SB)/4, $0x3c13bc2b
+DATA power4<>+60(SB)/4, $0x3c13bc2b
+GLOBL power4<>(SB), RODATA|NOPTR, $64
+
+DATA power3<>+0(SB)/4, $0x3d648e73
+DATA power3<>+4(SB)/4, $0x3d648e73
+DATA power3<>+8(SB)/4, $0x3d648e73
+DATA power3<>+12(SB)/4, $0x3d648e73
+DATA power3<>+16(SB)/4, $0x3d648e73
+DATA power3<>+20(SB)/4, $0x3d648e73
+DATA power3<>+24(SB)/4, $0x3d648e73
+DATA power3<>+28(SB)/4, $0x3d648e73
+DATA power3<>+32(SB)/4, $0x3d648e73
+DATA power3<>+36(SB)/4, $0x3d648e73
+DATA power3<>+40(SB)/4, $0x3d648e73
+DATA power3<>+44(SB)/4, $0x3d648e73
+DATA power3<>+48(SB)/4, $0x3d648e73
+DATA power3<>+52(SB)/4, $0x3d648e73
+DATA power3<>+56(SB)/4, $0x3d648e73
+DATA power3<>+60(SB)/4, $0x3d648e73
+GLOBL power3<>(SB), RODATA|NOPTR, $64
+
+DATA power2<>+0(SB)/4, $0x3e75edab
+DATA power2<>+4(SB)/4, $0x3e75edab
+DATA power2<>+8(SB)/4, $0x3e75edab
+DATA power2<>+12(SB)/4, $0x3e75edab
+DATA power2<>+16(SB)/4, $0x3e75edab
+DATA power2<>+20(SB)/4, $0x3e75edab
+DATA power2<>+24(SB)/4, $0x3e75edab
+DATA power2<>+28(SB)/4, $0x3e75edab
+DATA power2<>+32(SB)/4, $0x3e75edab
+DATA power2<>+36(SB)/4, $0x3e75edab
+DATA power2<>+40(SB)/4, $0x3e75edab
+DATA power2<>+44(SB)/4, $0x3e75edab
+DATA power2<>+48(SB)/4, $0x3e75edab
+DATA power2<>+52(SB)/4, $0x3e75edab
+DATA power2<>+56(SB)/4, $0x3e75edab
+DATA power2<>+60(SB)/4, $0x3e75edab
+GLOBL power2<>(SB), RODATA|NOPTR, $64
+
+DATA power1<>+0(SB)/4, $0x3f31725d
+DATA power1<>+4(SB)/4, $0x3f31725d
+DATA power1<>+8(SB)/4, $0x3f31725d
+DATA power1<>+12(SB)/4, $0x3f31725d
+DATA power1<>+16(SB)/4, $0x3f31725d
+DATA power1<>+20(SB)/4, $0x3f31725d
+DATA power1<>+24(SB)/4, $0x3f31725d
+DATA power1<>+28(SB)/4, $0x3f31725d
+DATA power1<>+32(SB)/4, $0x3f31725d
+DATA power1<>+36(SB)/4, $0x3f31725d
+DATA power1<>+40(SB)/4, $0x3f31725d
+DATA power1<>+44(SB)/4, $0x3f31725d
+DATA power1<>+48(SB)/4, $0x3f31725d
+DATA power1<>+52(SB)/4, $0x3f31725d
+DATA power1<>+56(SB)/4, $0x3f31725d
+DATA power1<>+60(SB)/4, $0x3f31725d
+GLOBL power1<>(SB), RODATA|NOPTR, $64
+
 DATA unpacked<>+0(SB)/4, $0x00000000
 DATA unpacked<>+4(SB)/4, $0x00000004
 DATA unpacked<>+8(SB)/4, $0x00000001
@@ -33992,16 +34082,16 @@ single:
 // func quantizeAVX512(blocks int, x *float32, to *byte, zero int)
 // Requires: AVX, AVX2, AVX512F
 TEXT ·quantizeAVX512(SB), NOSPLIT, $0-32
-	MOVQ   blocks+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   to+16(FP), DX
-	MOVQ   zero+24(FP), BX
+	MOVQ   to+16(FP), AX
+	MOVQ   zero+24(FP), CX
 	VMOVSS steps127<>+0(SB), X11
+	MOVQ   blocks+0(FP), DX
+	MOVQ   x+8(FP), BX
 
 block:
-	VMOVUPS       (CX), Z0
+	VMOVUPS       (BX), Z0
+	VMOVUPS       64(BX), Z1
 	VPANDD        absolute<>+0(SB), Z0, Z4
-	VMOVUPS       64(CX), Z1
 	VPANDD        absolute<>+0(SB), Z1, Z5
 	VPMAXSD       Z5, Z4, Z4
 	VEXTRACTI64X4 $0x01, Z4, Y5
@@ -34013,15 +34103,15 @@ block:
 	VPSHUFD       $0xb1, X4, X5
 	VPMAXSD       X5, X4, X4
 	VDIVSS        X11, X4, X10
-	VMOVSS        X10, 32(DX)
+	VMOVSS        X10, 32(AX)
 	VDIVSS        X4, X11, X8
 	VBROADCASTSS  X8, Z8
 	VMULPS        Z8, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
-	VPMOVSDB      Z0, (DX)
+	VPMOVSDB      Z0, (AX)
 	VMULPS        Z8, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
-	VPMOVSDB      Z1, 16(DX)
+	VPMOVSDB      Z1, 16(AX)
 	VPADDD        Z1, Z0, Z0
 	VEXTRACTI64X4 $0x01, Z0, Y1
 	VPADDD        Y1, Y0, Y0
@@ -34032,37 +34122,235 @@ block:
 	VPSHUFD       $0xb1, X0, X1
 	VPADDD        X1, X0, X0
 	VMOVD         X0, SI
-	IMULL         BX, SI
+	IMULL         CX, SI
 	NEGL          SI
-	MOVL          SI, 36(DX)
-	ADDQ          $0x00000080, CX
-	ADDQ          $0x00000028, DX
-	DECQ          AX
+	MOVL          SI, 36(AX)
+	ADDQ          $0x00000028, AX
+	ADDQ          $0x00000080, BX
+	DECQ          DX
 	JNZ           block
 	VZEROUPPER
 	RET
 
-// func quantizeScaledAVX512(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
-// Requires: AVX, AVX2, AVX512F
-TEXT ·quantizeScaledAVX512(SB), NOSPLIT, $0-48
-	MOVQ   blocks+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   to+16(FP), DX
-	MOVQ   zero+24(FP), BX
-	MOVQ   pages+32(FP), SI
-	MOVQ   at+40(FP), DI
+// func quantizeAVX2(blocks int, x *float32, to *byte, zero int)
+// Requires: AVX, AVX2
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-32
+	MOVQ   to+16(FP), AX
+	MOVQ   zero+24(FP), CX
 	VMOVSS steps127<>+0(SB), X11
+	MOVQ   blocks+0(FP), DX
+	MOVQ   x+8(FP), BX
 
 block:
-	MOVQ          (SI), R8
-	ADDQ          $0x18, SI
-	VMOVUPS       (CX), Z0
-	VCVTPH2PS     (R8)(DI*1), Z9
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	VMOVUPS      64(BX), Y2
+	VMOVUPS      96(BX), Y3
+	VPAND        absolute<>+0(SB), Y0, Y4
+	VPAND        absolute<>+0(SB), Y1, Y5
+	VPAND        absolute<>+0(SB), Y2, Y6
+	VPAND        absolute<>+0(SB), Y3, Y7
+	VPMAXSD      Y5, Y4, Y4
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y7, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0x4e, X4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0xb1, X4, X5
+	VPMAXSD      X5, X4, X4
+	VDIVSS       X11, X4, X10
+	VMOVSS       X10, 32(AX)
+	VDIVSS       X4, X11, X8
+	VBROADCASTSS X8, Y8
+	VMULPS       Y8, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       Y8, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       Y8, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y8, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y1, Y0, Y4
+	VPACKSSDW    Y3, Y2, Y5
+	VPACKSSWB    Y5, Y4, Y4
+	VMOVUPS      unpacked<>+0(SB), Y5
+	VPERMD       Y4, Y5, Y4
+	VMOVUPS      Y4, (AX)
+	VPADDD       Y1, Y0, Y0
+	VPADDD       Y2, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, SI
+	IMULL        CX, SI
+	NEGL         SI
+	MOVL         SI, 36(AX)
+	ADDQ         $0x00000028, AX
+	ADDQ         $0x00000080, BX
+	DECQ         DX
+	JNZ          block
+	VZEROUPPER
+	RET
+
+// func quantizeScaledAVX2(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
+// Requires: AVX, AVX2, F16C
+TEXT ·quantizeScaledAVX2(SB), NOSPLIT, $0-48
+	MOVQ   to+16(FP), AX
+	MOVQ   zero+24(FP), CX
+	VMOVSS steps127<>+0(SB), X11
+	MOVQ   blocks+0(FP), DX
+	MOVQ   x+8(FP), BX
+	MOVQ   pages+32(FP), SI
+	MOVQ   at+40(FP), DI
+
+block:
+	MOVQ         (SI), R8
+	ADDQ         $0x18, SI
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	VMOVUPS      64(BX), Y2
+	VMOVUPS      96(BX), Y3
+	VCVTPH2PS    (R8)(DI*1), Y9
+	VMULPS       Y9, Y0, Y0
+	VCVTPH2PS    16(R8)(DI*1), Y9
+	VMULPS       Y9, Y1, Y1
+	VCVTPH2PS    32(R8)(DI*1), Y9
+	VMULPS       Y9, Y2, Y2
+	VCVTPH2PS    48(R8)(DI*1), Y9
+	VMULPS       Y9, Y3, Y3
+	VPAND        absolute<>+0(SB), Y0, Y4
+	VPAND        absolute<>+0(SB), Y1, Y5
+	VPAND        absolute<>+0(SB), Y2, Y6
+	VPAND        absolute<>+0(SB), Y3, Y7
+	VPMAXSD      Y5, Y4, Y4
+	VPMAXSD      Y6, Y4, Y4
+	VPMAXSD      Y7, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0x4e, X4, X5
+	VPMAXSD      X5, X4, X4
+	VPSHUFD      $0xb1, X4, X5
+	VPMAXSD      X5, X4, X4
+	VDIVSS       X11, X4, X10
+	VMOVSS       X10, 32(AX)
+	VDIVSS       X4, X11, X8
+	VBROADCASTSS X8, Y8
+	VMULPS       Y8, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       Y8, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       Y8, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y8, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPACKSSDW    Y1, Y0, Y4
+	VPACKSSDW    Y3, Y2, Y5
+	VPACKSSWB    Y5, Y4, Y4
+	VMOVUPS      unpacked<>+0(SB), Y5
+	VPERMD       Y4, Y5, Y4
+	VMOVUPS      Y4, (AX)
+	VPADDD       Y1, Y0, Y0
+	VPADDD       Y2, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPADDD       X1, X0, X0
+	VMOVD        X0, R8
+	IMULL        CX, R8
+	NEGL         R8
+	MOVL         R8, 36(AX)
+	ADDQ         $0x00000028, AX
+	ADDQ         $0x00000080, BX
+	DECQ         DX
+	JNZ          block
+	VZEROUPPER
+	RET
+
+// func softmaxAVX512(blocks int, n int, x *float32, scale float32, off float32, to *byte, zero int, pages *[]uint32, at int) float32
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, BMI2, CMOV, MMX+, SSE
+TEXT ·softmaxAVX512(SB), NOSPLIT, $0-68
+	MOVQ         to+32(FP), AX
+	MOVQ         zero+40(FP), CX
+	VMOVSS       steps127<>+0(SB), X11
+	MOVQ         blocks+0(FP), DX
+	MOVQ         n+8(FP), BX
+	MOVQ         x+16(FP), SI
+	MOVQ         pages+48(FP), DI
+	MOVQ         at+56(FP), R8
+	VBROADCASTSS scale+24(FP), Z16
+	VBROADCASTSS off+28(FP), Z17
+	VMOVUPS      power5<>+0(SB), Z18
+	VMOVUPS      power4<>+0(SB), Z19
+	VMOVUPS      power3<>+0(SB), Z20
+	VMOVUPS      power2<>+0(SB), Z21
+	VMOVUPS      power1<>+0(SB), Z22
+	VMOVUPS      oneFloat<>+0(SB), Z23
+	VXORPS       Z7, Z7, Z7
+
+block:
+	MOVQ          (DI), R9
+	ADDQ          $0x18, DI
+	ADDQ          R8, R9
+	MOVQ          $0x00000020, R10
+	CMPQ          BX, R10
+	CMOVQLT       BX, R10
+	SUBQ          R10, BX
+	MOVQ          $-1, R11
+	BZHIQ         R10, R11, R11
+	KMOVW         R11, K1
+	SHRQ          $0x10, R11
+	KMOVW         R11, K2
+	PREFETCHT2    64(R9)
+	PREFETCHT2    192(R9)
+	PREFETCHT2    320(R9)
+	PREFETCHT2    448(R9)
+	PREFETCHT2    576(R9)
+	PREFETCHT2    704(R9)
+	PREFETCHT2    832(R9)
+	PREFETCHT2    960(R9)
+	VMOVUPS.Z     (SI), K1, Z0
+	VFMADD213PS   Z17, Z16, Z0
+	VREDUCEPS     $0x09, Z0, Z3
+	VMOVAPS       Z18, Z2
+	VFMADD213PS   Z19, Z3, Z2
+	VFMADD213PS   Z20, Z3, Z2
+	VFMADD213PS   Z21, Z3, Z2
+	VFMADD213PS   Z22, Z3, Z2
+	VFMADD213PS   Z23, Z3, Z2
+	VSCALEFPS.Z   Z0, Z2, K1, Z0
+	VADDPS        Z0, Z7, Z7
+	PREFETCHT2    128(R9)
+	PREFETCHT2    256(R9)
+	PREFETCHT2    384(R9)
+	PREFETCHT2    512(R9)
+	PREFETCHT2    640(R9)
+	PREFETCHT2    768(R9)
+	PREFETCHT2    896(R9)
+	PREFETCHT2    1024(R9)
+	VMOVUPS.Z     64(SI), K2, Z1
+	VFMADD213PS   Z17, Z16, Z1
+	VREDUCEPS     $0x09, Z1, Z3
+	VMOVAPS       Z18, Z2
+	VFMADD213PS   Z19, Z3, Z2
+	VFMADD213PS   Z20, Z3, Z2
+	VFMADD213PS   Z21, Z3, Z2
+	VFMADD213PS   Z22, Z3, Z2
+	VFMADD213PS   Z23, Z3, Z2
+	VSCALEFPS.Z   Z1, Z2, K2, Z1
+	VADDPS        Z1, Z7, Z7
+	VCVTPH2PS     (R9), Z9
 	VMULPS        Z9, Z0, Z0
-	VPANDD        absolute<>+0(SB), Z0, Z4
-	VMOVUPS       64(CX), Z1
-	VCVTPH2PS     32(R8)(DI*1), Z9
+	VCVTPH2PS     32(R9), Z9
 	VMULPS        Z9, Z1, Z1
+	VPANDD        absolute<>+0(SB), Z0, Z4
 	VPANDD        absolute<>+0(SB), Z1, Z5
 	VPMAXSD       Z5, Z4, Z4
 	VEXTRACTI64X4 $0x01, Z4, Y5
@@ -34074,15 +34362,15 @@ block:
 	VPSHUFD       $0xb1, X4, X5
 	VPMAXSD       X5, X4, X4
 	VDIVSS        X11, X4, X10
-	VMOVSS        X10, 32(DX)
+	VMOVSS        X10, 32(AX)
 	VDIVSS        X4, X11, X8
 	VBROADCASTSS  X8, Z8
 	VMULPS        Z8, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
-	VPMOVSDB      Z0, (DX)
+	VPMOVSDB      Z0, (AX)
 	VMULPS        Z8, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
-	VPMOVSDB      Z1, 16(DX)
+	VPMOVSDB      Z1, 16(AX)
 	VPADDD        Z1, Z0, Z0
 	VEXTRACTI64X4 $0x01, Z0, Y1
 	VPADDD        Y1, Y0, Y0
@@ -34092,156 +34380,23 @@ block:
 	VPADDD        X1, X0, X0
 	VPSHUFD       $0xb1, X0, X1
 	VPADDD        X1, X0, X0
-	VMOVD         X0, R8
-	IMULL         BX, R8
-	NEGL          R8
-	MOVL          R8, 36(DX)
-	ADDQ          $0x00000080, CX
-	ADDQ          $0x00000028, DX
-	DECQ          AX
+	VMOVD         X0, R9
+	IMULL         CX, R9
+	NEGL          R9
+	MOVL          R9, 36(AX)
+	ADDQ          $0x00000028, AX
+	ADDQ          $0x00000080, SI
+	DECQ          DX
 	JNZ           block
-	VZEROUPPER
-	RET
-
-// func quantizeAVX2(blocks int, x *float32, to *byte, zero int)
-// Requires: AVX, AVX2
-TEXT ·quantizeAVX2(SB), NOSPLIT, $0-32
-	MOVQ   blocks+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   to+16(FP), DX
-	MOVQ   zero+24(FP), BX
-	VMOVSS steps127<>+0(SB), X11
-
-block:
-	VMOVUPS      (CX), Y0
-	VPAND        absolute<>+0(SB), Y0, Y4
-	VMOVUPS      32(CX), Y1
-	VPAND        absolute<>+0(SB), Y1, Y5
-	VMOVUPS      64(CX), Y2
-	VPAND        absolute<>+0(SB), Y2, Y6
-	VMOVUPS      96(CX), Y3
-	VPAND        absolute<>+0(SB), Y3, Y7
-	VPMAXSD      Y5, Y4, Y4
-	VPMAXSD      Y6, Y4, Y4
-	VPMAXSD      Y7, Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPMAXSD      X5, X4, X4
-	VPSHUFD      $0x4e, X4, X5
-	VPMAXSD      X5, X4, X4
-	VPSHUFD      $0xb1, X4, X5
-	VPMAXSD      X5, X4, X4
-	VDIVSS       X11, X4, X10
-	VMOVSS       X10, 32(DX)
-	VDIVSS       X4, X11, X8
-	VBROADCASTSS X8, Y8
-	VMULPS       Y8, Y0, Y0
-	VCVTPS2DQ    Y0, Y0
-	VMULPS       Y8, Y1, Y1
-	VCVTPS2DQ    Y1, Y1
-	VMULPS       Y8, Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VMULPS       Y8, Y3, Y3
-	VCVTPS2DQ    Y3, Y3
-	VPACKSSDW    Y1, Y0, Y4
-	VPACKSSDW    Y3, Y2, Y5
-	VPACKSSWB    Y5, Y4, Y4
-	VMOVUPS      unpacked<>+0(SB), Y5
-	VPERMD       Y4, Y5, Y4
-	VMOVUPS      Y4, (DX)
-	VPADDD       Y1, Y0, Y0
-	VPADDD       Y2, Y0, Y0
-	VPADDD       Y3, Y0, Y0
-	VEXTRACTI128 $0x01, Y0, X1
-	VPADDD       X1, X0, X0
-	VPSHUFD      $0x4e, X0, X1
-	VPADDD       X1, X0, X0
-	VPSHUFD      $0xb1, X0, X1
-	VPADDD       X1, X0, X0
-	VMOVD        X0, SI
-	IMULL        BX, SI
-	NEGL         SI
-	MOVL         SI, 36(DX)
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x00000028, DX
-	DECQ         AX
-	JNZ          block
-	VZEROUPPER
-	RET
-
-// func quantizeScaledAVX2(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)
-// Requires: AVX, AVX2, F16C
-TEXT ·quantizeScaledAVX2(SB), NOSPLIT, $0-48
-	MOVQ   blocks+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   to+16(FP), DX
-	MOVQ   zero+24(FP), BX
-	MOVQ   pages+32(FP), SI
-	MOVQ   at+40(FP), DI
-	VMOVSS steps127<>+0(SB), X11
-
-block:
-	MOVQ         (SI), R8
-	ADDQ         $0x18, SI
-	VMOVUPS      (CX), Y0
-	VCVTPH2PS    (R8)(DI*1), Y9
-	VMULPS       Y9, Y0, Y0
-	VPAND        absolute<>+0(SB), Y0, Y4
-	VMOVUPS      32(CX), Y1
-	VCVTPH2PS    16(R8)(DI*1), Y9
-	VMULPS       Y9, Y1, Y1
-	VPAND        absolute<>+0(SB), Y1, Y5
-	VMOVUPS      64(CX), Y2
-	VCVTPH2PS    32(R8)(DI*1), Y9
-	VMULPS       Y9, Y2, Y2
-	VPAND        absolute<>+0(SB), Y2, Y6
-	VMOVUPS      96(CX), Y3
-	VCVTPH2PS    48(R8)(DI*1), Y9
-	VMULPS       Y9, Y3, Y3
-	VPAND        absolute<>+0(SB), Y3, Y7
-	VPMAXSD      Y5, Y4, Y4
-	VPMAXSD      Y6, Y4, Y4
-	VPMAXSD      Y7, Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPMAXSD      X5, X4, X4
-	VPSHUFD      $0x4e, X4, X5
-	VPMAXSD      X5, X4, X4
-	VPSHUFD      $0xb1, X4, X5
-	VPMAXSD      X5, X4, X4
-	VDIVSS       X11, X4, X10
-	VMOVSS       X10, 32(DX)
-	VDIVSS       X4, X11, X8
-	VBROADCASTSS X8, Y8
-	VMULPS       Y8, Y0, Y0
-	VCVTPS2DQ    Y0, Y0
-	VMULPS       Y8, Y1, Y1
-	VCVTPS2DQ    Y1, Y1
-	VMULPS       Y8, Y2, Y2
-	VCVTPS2DQ    Y2, Y2
-	VMULPS       Y8, Y3, Y3
-	VCVTPS2DQ    Y3, Y3
-	VPACKSSDW    Y1, Y0, Y4
-	VPACKSSDW    Y3, Y2, Y5
-	VPACKSSWB    Y5, Y4, Y4
-	VMOVUPS      unpacked<>+0(SB), Y5
-	VPERMD       Y4, Y5, Y4
-	VMOVUPS      Y4, (DX)
-	VPADDD       Y1, Y0, Y0
-	VPADDD       Y2, Y0, Y0
-	VPADDD       Y3, Y0, Y0
-	VEXTRACTI128 $0x01, Y0, X1
-	VPADDD       X1, X0, X0
-	VPSHUFD      $0x4e, X0, X1
-	VPADDD       X1, X0, X0
-	VPSHUFD      $0xb1, X0, X1
-	VPADDD       X1, X0, X0
-	VMOVD        X0, R8
-	IMULL        BX, R8
-	NEGL         R8
-	MOVL         R8, 36(DX)
-	ADDQ         $0x00000080, CX
-	ADDQ         $0x00000028, DX
-	DECQ         AX
-	JNZ          block
+	VEXTRACTI64X4 $0x01, Z7, Y8
+	VADDPS        Y8, Y7, Y7
+	VEXTRACTI128  $0x01, Y7, X8
+	VADDPS        X8, X7, X7
+	VPSHUFD       $0x4e, X7, X8
+	VADDPS        X8, X7, X7
+	VPSHUFD       $0xb1, X7, X8
+	VADDPS        X8, X7, X7
+	MOVSS         X7, ret+64(FP)
 	VZEROUPPER
 	RET
 

@@ -29,6 +29,9 @@ func (c *CPU) RowExp(y, x []float32, scale float32) float32 {
 	return c.isa.exp(y, x, scale, -scale*c.isa.maximum(x))
 }
 
+// RowMax is the largest of x.
+func (c *CPU) RowMax(x []float32) float32 { return c.isa.maximum(x) }
+
 // RowFetch asks for x, which will be needed soon.
 func (c *CPU) RowFetch(x []float32) { c.isa.fetch(x) }
 

@@ -7,6 +7,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
+
+	"promptgen/internal/kernel/gen/approx"
 )
 
 var (
@@ -157,9 +159,8 @@ var floats = map[string]float64{
 	// e^f = 1 + f + f²·p(f) on |f| <= ln2/2 (Moshier, Cephes, expf)
 	"p0": 1.9875691500e-4, "p1": 1.3981999507e-3, "p2": 8.3334519073e-3,
 	"p3": 4.1665795894e-2, "p4": 1.6666665459e-1, "p5": 5.0000001201e-1,
-	// 2^f = 1 + e1·f + … + e5·f⁵ on [0,1), and where 2^x is taken for 0
-	"e1": 0.6931513118, "e2": 0.2401644502, "e3": 0.0557999131, "e4": 0.009017030322, "e5": 0.00186713007,
-	"e_least": -126,
+	"e1": approx.Exp2[0], "e2": approx.Exp2[1], "e3": approx.Exp2[2], "e4": approx.Exp2[3], "e5": approx.Exp2[4],
+	"e_least": -126, // where 2^x is taken for 0
 	// GELU: -2u = x(g1 + g3·x²), 2u' = d1 + d3·x²
 	"g1": -2 * geluA, "g3": -2 * geluA * geluB, "g1b": -2 * geluA * math.Log2E, "g3b": -2 * geluA * geluB * math.Log2E,
 	"d1": 2 * geluA, "d3": 6 * geluA * geluB,

@@ -119,8 +119,7 @@ func (l level) exp2(x, n, y int) {
 	VSCALEFPS(r[x], r[y], r[x])
 }
 
-// exp2Fraction sets register y to 2 to the power of register n, in [0,1): a
-// polynomial by least maximum of the relative error, 8e-8.
+// exp2Fraction sets register y to 2 to the power of register n, in [0,1).
 func (l level) exp2Fraction(n, y int) {
 	VMOVUPS(val("e5"), l.reg[y])
 	for _, c := range []string{"e4", "e3", "e2", "e1", "one"} {

@@ -47,10 +47,10 @@ func main() {
 			values(f, 2)
 		}
 	}
-	quantize("quantizeAVX512", zmm, false)
-	quantize("quantizeScaledAVX512", zmm, true)
-	quantize("quantizeAVX2", ymm, false)
-	quantize("quantizeScaledAVX2", ymm, true)
+	quantize("quantizeAVX512", zmm)
+	quantize("quantizeAVX2", ymm)
+	scaled("quantizeScaledAVX2", ymm)
+	softmax()
 	storeQ4()
 	storeKeyQ4()
 	roundBF16()

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"math"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 
+	"promptgen/internal/kernel/gen/approx"
 	"promptgen/internal/kernel/gen/evex"
 )
 
@@ -178,58 +182,76 @@ func quantTileAVX2(name string, m int, q quantFormat) {
 	t.finish()
 }
 
-// quantize makes blocks of activations. The largest magnitude is found among
-// the bits as integers, so that NaN counts as the largest. If scaled, each block
-// is multiplied first by the 32 fp16 that lie at bytes into the next page.
-func quantize(name string, regs []VecPhysical, scaled bool) {
-	if scaled {
-		TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int, pages *[]uint32, at int)")
-	} else {
-		TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int)")
-	}
+// quantize makes blocks of activations.
+func quantize(name string, regs []VecPhysical) {
+	TEXT(name, NOSPLIT, "func(blocks int, x *float32, to *byte, zero int)")
 	Pragma("noescape")
-	n, x, to := Load(Param("blocks"), GP64()), Load(Param("x"), GP64()), Load(Param("to"), GP64())
-	zero := GP64()
-	Load(Param("zero"), zero)
-	var pages, at, scales Register
-	if scaled {
-		pages, at, scales = Load(Param("pages"), GP64()), Load(Param("at"), GP64()), GP64()
-	}
-	wide := len(regs) > 16
-	count, bytes := 4, 32 // registers of a block
-	if wide {
-		count, bytes = 2, 64
-	}
-	const top, factor, rest = 4, 8, 9 // behind the values
-	maximum := func(a, b, dst Op) { VPMAXSD(a, b, dst) }
-	VMOVSS(steps127, X11)
+	b := newBlock(regs)
+	n, x := Load(Param("blocks"), GP64()), Load(Param("x"), GP64())
 	Label("block")
-	if scaled {
-		MOVQ(Mem{Base: pages}, scales)
-		ADDQ(Imm(sliceBytes), pages)
+	for i := range b.count {
+		VMOVUPS(Mem{Base: x, Disp: b.bytes * i}, regs[i])
 	}
-	for i := range count {
-		VMOVUPS(Mem{Base: x, Disp: bytes * i}, regs[i])
-		if scaled {
-			VCVTPH2PS(Mem{Base: scales, Index: at, Scale: 1, Disp: bytes / 2 * i}, regs[rest])
-			VMULPS(regs[rest], regs[i], regs[i])
-		}
+	b.write()
+	ADDQ(U32(128), x)
+	DECQ(n)
+	JNZ(LabelRef("block"))
+	end()
+}
+
+// block is one of activations in the making, its values in the first registers.
+type block struct {
+	regs         []VecPhysical
+	count, bytes int // registers, and what one holds
+	to, zero     Register
+}
+
+// Registers of a block behind its values.
+const (
+	blockTop, blockFactor, blockRest = 4, 8, 9
+	blockSteps, blockScales          = 11, 10
+)
+
+// newBlock is of the arguments to and zero.
+func newBlock(regs []VecPhysical) *block {
+	b := &block{regs: regs, count: 4, bytes: 32, to: Load(Param("to"), GP64()), zero: Load(Param("zero"), GP64())}
+	if len(regs) > 16 {
+		b.count, b.bytes = 2, 64
+	}
+	VMOVSS(steps127, xmm[blockSteps])
+	return b
+}
+
+// scale multiplies the values by fp16 from scales on.
+func (b *block) scale(scales Mem) {
+	rest := b.regs[blockRest]
+	for i := range b.count {
+		VCVTPH2PS(scales.Offset(b.bytes/2*i), rest)
+		VMULPS(rest, b.regs[i], b.regs[i])
+	}
+}
+
+// write stores the block and goes on to the next. The largest magnitude is found
+// among the bits as integers, so that NaN counts as the largest.
+func (b *block) write() {
+	r, wide := b.regs, b.count == 2
+	for i := range b.count {
 		if wide {
-			VPANDD(absolute, regs[i], regs[top+i])
+			VPANDD(absolute, r[i], r[blockTop+i])
 		} else {
-			VPAND(absolute, regs[i], regs[top+i])
+			VPAND(absolute, r[i], r[blockTop+i])
 		}
 	}
-	fold(regs, top, count, maximum)
-	VDIVSS(X11, xmm[top], X10) // scale = max/127
-	VMOVSS(X10, Mem{Base: to, Disp: blockScale})
-	VDIVSS(xmm[top], X11, xmm[factor]) // 127/max
-	VBROADCASTSS(xmm[factor], regs[factor])
-	for i := range count {
-		VMULPS(regs[factor], regs[i], regs[i])
-		VCVTPS2DQ(regs[i], regs[i])
+	fold(r, blockTop, b.count, func(a, b, dst Op) { VPMAXSD(a, b, dst) })
+	VDIVSS(xmm[blockSteps], xmm[blockTop], xmm[blockScales]) // scale = max/127
+	VMOVSS(xmm[blockScales], Mem{Base: b.to, Disp: blockScale})
+	VDIVSS(xmm[blockTop], xmm[blockSteps], xmm[blockFactor]) // 127/max
+	VBROADCASTSS(xmm[blockFactor], r[blockFactor])
+	for i := range b.count {
+		VMULPS(r[blockFactor], r[i], r[i])
+		VCVTPS2DQ(r[i], r[i])
 		if wide {
-			VPMOVSDB(regs[i], Mem{Base: to, Disp: 16 * i})
+			VPMOVSDB(r[i], Mem{Base: b.to, Disp: 16 * i})
 		}
 	}
 	if !wide {
@@ -238,19 +260,15 @@ func quantize(name string, regs []VecPhysical, scaled bool) {
 		VPACKSSWB(Y5, Y4, Y4)
 		VMOVUPS(unpacked, Y5)
 		VPERMD(Y4, Y5, Y4)
-		VMOVUPS(Y4, Mem{Base: to})
+		VMOVUPS(Y4, Mem{Base: b.to})
 	}
-	fold(regs, 0, count, func(a, b, dst Op) { VPADDD(a, b, dst) })
-	sum := GP64()
-	VMOVD(X0, sum.As32())
-	IMULL(zero.As32(), sum.As32())
-	NEGL(sum.As32())
-	MOVL(sum.As32(), Mem{Base: to, Disp: blockOffset})
-	ADDQ(U32(128), x)
-	ADDQ(U32(blockBytes), to)
-	DECQ(n)
-	JNZ(LabelRef("block"))
-	end()
+	fold(r, 0, b.count, func(a, b, dst Op) { VPADDD(a, b, dst) })
+	sum := GP32()
+	VMOVD(X0, sum)
+	IMULL(b.zero.(GPVirtual).As32(), sum)
+	NEGL(sum)
+	MOVL(sum, Mem{Base: b.to, Disp: blockOffset})
+	ADDQ(U32(blockBytes), b.to)
 }
 
 // foldInt joins registers a and the next and reduces them to a's lowest lane.
@@ -403,6 +421,8 @@ var (
 
 	upperBytes, lowerBytes, lowerWords, magnitude, lowThree, bitThree Mem
 	unpacked                                                          Mem
+
+	exp2 []Mem // the polynomial's coefficients, the highest first
 )
 
 // constants, each filling 64 bytes.
@@ -431,6 +451,10 @@ func constants() {
 	magnitude = fill("magnitude", 0x7f7f7f7f)
 	lowThree = fill("lowThree", 0x07070707)
 	bitThree = fill("bitThree", 0x08080808)
+	for i := len(approx.Exp2) - 1; i >= 0; i-- {
+		exp2 = append(exp2, fill(fmt.Sprintf("power%d", i+1), math.Float32bits(float32(approx.Exp2[i]))))
+	}
+	exp2 = append(exp2, oneFloat)
 	unpacked = GLOBL("unpacked", RODATA|NOPTR) // VPERMD: what packing two lanes apart has mixed
 	for i := range 8 {
 		DATA(4*i, U32(uint32(i/2+i%2*4)))
