@@ -42,7 +42,7 @@ type Gemm struct {
 
 	soft     *softRows // takes the product in place of C, which is nil; no epilogue
 	rowScale []float32 // [M] or nil: what the rows are multiplied by, before all else
-	halves   bool      // A is bf16 already, two to a float; LDA counts floats
+	expSlots int       // > 0: A is bf16 already, a head's exponentials in panels of so many slots
 }
 
 // A product of few rows is not worth blocking.
@@ -122,22 +122,30 @@ func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
 		j.emptySum()
 		return false
 	}
-	j.t = &c.isa.tile
-	// The wide tile suits long products, if it fills its panels.
-	nr := c.isa.wide.nr
-	if wide := g.N > 4*ncMax || g.M > 4*ncMax && g.KBlock > 0 && g.N%nr == 0; g.BF16 && wide {
-		j.t = &c.isa.bf16Wide
-	} else if g.BF16 {
-		j.t = &c.isa.bf16
-	} else if wide {
-		j.t = &c.isa.wide
-	}
-	if d := &c.isa.direct; g.M <= directRows && !g.TransB && !g.BF16 && d.runDirect != nil {
-		j.t = d
-	}
-	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA, halves: g.halves}
+	j.t = c.isa.tileFor(g)
+	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA, panels: g.expSlots}
 	j.b = operand{x: j.B, ld: j.LDB, kStride: !g.TransB, shared: true}
 	return true
+}
+
+// tileFor is the tile that suits a product: the wide one long ones, if it fills its
+// panels.
+func (s *isa) tileFor(g *Gemm) *tile {
+	fills := g.N%s.wide.nr == 0
+	wide := g.N > 4*ncMax || g.M > 4*ncMax && g.KBlock > 0 && fills
+	switch {
+	case g.expSlots > 0 && g.TransA && !fills:
+		return &s.bf16Low
+	case g.expSlots > 0 && g.TransA || g.BF16 && wide:
+		return &s.bf16Wide
+	case g.BF16:
+		return &s.bf16
+	case g.M <= directRows && !g.TransB && s.direct.runDirect != nil:
+		return &s.direct
+	case wide:
+		return &s.wide
+	}
+	return &s.tile
 }
 
 // check panics, as an index out of range does, if a slice is too short: the
@@ -148,11 +156,11 @@ func (j *gemmJob) check() {
 			_ = s[(rows-1)*ld+cols-1]
 		}
 	}
-	across := pick(j.TransA, j.M, j.K)
-	if j.halves {
-		across = (across + 1) / 2
+	rows, across := pick(j.TransA, j.K, j.M), pick(j.TransA, j.M, j.K)
+	if j.expSlots > 0 {
+		rows, across = 1, panelFloats(j.expSlots, across)
 	}
-	extent(j.A, pick(j.TransA, j.K, j.M), across, j.LDA)
+	extent(j.A, rows, across, j.LDA)
 	extent(j.B, pick(j.TransB, j.N, j.K), pick(j.TransB, j.K, j.N), j.LDB)
 	if j.soft == nil {
 		extent(j.C, j.M, j.N, j.LDC)

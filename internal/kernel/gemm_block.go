@@ -229,12 +229,11 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	group := max(1, ncGroup/t.nr)
 	for n := range j.blocks {
 		b := &j.blocks[n]
-		pa := w.packedA.get(roundUp(m, t.mr) * b.slots)
-		j.pack(pa, t.mr, j.a, r0, m, b)
+		pa, slots := j.packA(w, r0, m, b)
 		for p := lo; p < hi; p += group {
 			to := min(p+group, hi)
 			for q := p; q < to; q++ {
-				j.panel(w, b, pa, j.C[r0*j.LDC+j.j+q*t.nr:], j.LDC, m, q)
+				j.panel(w, b, pa, slots, j.C[r0*j.LDC+j.j+q*t.nr:], j.LDC, m, q)
 			}
 			if b.k+b.kc < j.K || !j.epilogue() {
 				continue
@@ -250,9 +249,20 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	}
 }
 
-// panel multiplies m packed rows by panel q of B, to c: whole tiles in one call,
-// what is left of the rows, or of the columns, in memory of its own.
-func (j *gemmJob) panel(w *worker, b *kBlock, pa, c []float32, ldc, m, q int) {
+// packA is m packed rows of A from r0 on, and the slots that each of their panels has.
+func (j *gemmJob) packA(w *worker, r0, m int, b *kBlock) (pa []float32, slots int) {
+	if j.expSlots > 0 && j.TransA { // as it is
+		return j.A[(r0/panelWidth*j.expSlots+b.k/2)*panelWidth:], j.expSlots
+	}
+	pa = w.packedA.get(roundUp(m, j.t.mr) * b.slots)
+	j.pack(pa, j.t.mr, j.a, r0, m, b)
+	return pa, b.slots
+}
+
+// panel multiplies m packed rows, so many slots each, by panel q of B, to c: whole
+// tiles in one call, what is left of the rows, or of the columns, in memory of its
+// own.
+func (j *gemmJob) panel(w *worker, b *kBlock, pa []float32, slots int, c []float32, ldc, m, q int) {
 	t := j.t
 	n := min(t.nr, j.nc-q*t.nr)
 	whole := 0
@@ -266,11 +276,11 @@ func (j *gemmJob) panel(w *worker, b *kBlock, pa, c []float32, ldc, m, q int) {
 			acc = 1
 		}
 		if whole > 0 {
-			j.run(b, whole, k, at, length, ptr(pa, at*t.mr), q, ptr(c, 0), ldc, acc)
+			j.run(b, whole, k, at, length, ptr(pa, at*t.mr), slots*t.mr, q, ptr(c, 0), ldc, acc)
 		}
 		for r := whole * t.mr; r < m; r += t.mr {
 			edge := w.tile.get(t.mr * t.nr)
-			j.run(b, 1, k, at, length, ptr(pa, r*b.slots+at*t.mr), q, ptr(edge, 0), t.nr, 0)
+			j.run(b, 1, k, at, length, ptr(pa, r*slots+at*t.mr), 0, q, ptr(edge, 0), t.nr, 0)
 			copyEdge(c[r*ldc:], ldc, edge, t.nr, min(t.mr, m-r), n, acc)
 		}
 		k += length
@@ -278,11 +288,11 @@ func (j *gemmJob) panel(w *worker, b *kBlock, pa, c []float32, ldc, m, q int) {
 	}
 }
 
-// run computes tiles below one another from packed rows of A and panel q of B,
-// for the piece of the sum that begins at k and, in the panels, at slot at.
-func (j *gemmJob) run(b *kBlock, tiles, k, at, length int, a *float32, q int, c *float32, ldc, acc int) {
+// run computes tiles below one another from packed rows of A, da apart, and panel q
+// of B, for the piece of the sum that begins at k and, in the panels, at slot at.
+func (j *gemmJob) run(b *kBlock, tiles, k, at, length int, a *float32, da, q int, c *float32, ldc, acc int) {
 	t := j.t
-	slots, da := t.kSlots(length), b.slots*t.mr
+	slots := t.kSlots(length)
 	packed := b.base + (q*b.slots+at)*t.nr
 	switch {
 	case j.direct(q):

@@ -10,7 +10,7 @@ const softColumns = 192
 type softRows struct {
 	out    []float32 // the exponentials, rows ld floats apart; nil: not wanted
 	ld     int
-	halves bool // as bf16
+	panels bool // of bf16, of ld slots; shift and sums are for whole panelRows then
 
 	shift   []float32 // of each row
 	targets []int32   // the column whose x is asked for, or -1
@@ -43,19 +43,26 @@ func (j *gemmJob) multiplySoft(w *worker, part *gemmPart) {
 		j.pack(pa[at:], t.mr, j.a, part.r0, m, b)
 		at += packed * b.slots
 	}
-	x, group, groups := w.soft.get(m*softColumns), softColumns/t.nr, softGroups(j.nc)
+	x, group, groups := w.soft.get(roundUp(m, panelRows)*softColumns), softColumns/t.nr, softGroups(j.nc)
 	for g := groups * part.strip / part.strips; g < groups*(part.strip+1)/part.strips; g++ {
 		columns := min(softColumns, j.nc-g*softColumns)
 		at := 0
 		for n := range j.blocks {
 			b := &j.blocks[n]
 			for p := 0; p*t.nr < columns; p++ {
-				j.panel(w, b, pa[at:], x[p*t.nr:], softColumns, m, g*group+p)
+				j.panel(w, b, pa[at:], b.slots, x[p*t.nr:], softColumns, m, g*group+p)
 			}
 			at += packed * b.slots
 		}
+		from := j.j + g*softColumns
+		if j.soft.panels {
+			for r := 0; r < m; r += panelRows {
+				j.soft.finishPanels(j.cpu.isa, x[r*softColumns:], columns, part.r0+r, min(panelRows, m-r), from)
+			}
+			continue
+		}
 		for r := range m {
-			j.soft.finish(j.cpu.isa, x[r*softColumns:][:columns], part.r0+r, j.j+g*softColumns)
+			j.soft.finish(j.cpu.isa, x[r*softColumns:][:columns], part.r0+r, from)
 		}
 	}
 	if j.soft.out != nil {
@@ -66,9 +73,7 @@ func (j *gemmJob) multiplySoft(w *worker, part *gemmPart) {
 // finish takes columns from on of row r.
 func (s *softRows) finish(set *isa, x []float32, r, from int) {
 	group := r*s.groups + from/softColumns
-	if t := int(s.targets[r]) - from; t >= 0 && t < len(x) {
-		s.target[r] = x[t]
-	}
+	s.see(x, r, from)
 	if s.totals != nil {
 		s.totals[group] = total(x)
 	}
@@ -77,10 +82,15 @@ func (s *softRows) finish(set *isa, x []float32, r, from int) {
 		s.sums[group] = set.maximum(x)
 	case s.out == nil:
 		s.sums[group] = set.exp(x, x, 1, -s.shift[r])
-	case s.halves:
-		s.sums[group] = set.expHalves(asHalves(s.out[r*s.ld:])[from:], x, -s.shift[r])
 	default:
 		s.sums[group] = set.expRow(s.out[r*s.ld+from:], x, -s.shift[r])
+	}
+}
+
+// see keeps the value of row r that was asked for, if it is among columns from on.
+func (s *softRows) see(x []float32, r, from int) {
+	if t := int(s.targets[r]) - from; t >= 0 && t < len(x) {
+		s.target[r] = x[t]
 	}
 }
 

@@ -38,23 +38,23 @@ func (h *Head) Floats(gradients bool) int {
 	return h.floats(gradients, false)
 }
 
-func (h *Head) floats(gradients, halves bool) int {
-	_, n := h.chunk(h.mostRows(halves), gradients, halves)
+func (h *Head) floats(gradients, panels bool) int {
+	_, n := h.chunk(h.mostRows(panels), gradients, panels)
 	return n + lineFloats
 }
 
 // mostRows is the number of rows in the largest chunk.
-func (h *Head) mostRows(halves bool) int {
+func (h *Head) mostRows(panels bool) int {
 	limit, seqLen := headRows, max(1, h.SeqLen)
-	if halves {
+	if panels {
 		limit *= 2
 	}
 	return min(h.Rows, limit, max(1, limit/seqLen)*seqLen)
 }
 
 // chunks calls f for each chunk of rows.
-func (h *Head) chunks(halves bool, f func(lo, hi int)) {
-	rows := h.mostRows(halves)
+func (h *Head) chunks(panels bool, f func(lo, hi int)) {
+	rows := h.mostRows(panels)
 	whole := max(rows, h.SeqLen) // sequences that fit a chunk, or the one that does not
 	for lo := 0; lo < h.Rows; lo += whole {
 		end := min(lo+whole, h.Rows)
@@ -67,7 +67,7 @@ func (h *Head) chunks(halves bool, f func(lo, hi int)) {
 // headMem is the memory for a chunk of rows.
 type headMem struct {
 	exps   int // [rows, ld]
-	ld     int // floats between rows
+	ld     int // floats between rows, or slots of a panel
 	scaled int // [rows, Width]
 	shift  int // [rows], as are the next two
 	target int
@@ -77,7 +77,7 @@ type headMem struct {
 }
 
 // chunk says where things lie in the memory for a chunk, and its size.
-func (h *Head) chunk(rows int, gradients, halves bool) (headMem, int) {
+func (h *Head) chunk(rows int, gradients, panels bool) (headMem, int) {
 	var m headMem
 	n := 0
 	take := func(at *int, floats int) {
@@ -85,14 +85,20 @@ func (h *Head) chunk(rows int, gradients, halves bool) (headMem, int) {
 		n += floats
 	}
 	if gradients {
-		m.ld = expsBetween(h.Vocab, halves)
-		take(&m.exps, rows*m.ld)
+		if panels {
+			m.ld = panelSlots(rows)
+			take(&m.exps, panelFloats(m.ld, h.Vocab))
+		} else {
+			m.ld = expsBetween(h.Vocab)
+			take(&m.exps, rows*m.ld)
+		}
 		take(&m.scaled, rows*h.Width)
 	}
-	take(&m.shift, rows)
+	whole := roundUp(rows, panelRows)
+	take(&m.shift, whole)
 	take(&m.target, rows)
 	take(&m.factor, rows)
-	take(&m.sums, rows*softGroups(h.Vocab))
+	take(&m.sums, whole*softGroups(h.Vocab))
 	take(&m.totals, rows*softGroups(h.Vocab))
 	return m, n
 }
@@ -101,10 +107,7 @@ func (h *Head) chunk(rows int, gradients, halves bool) (headMem, int) {
 // lines, which a row does not share with its neighbours, and an odd number of
 // them, so that the rows of a panel do not compete for the same few sets of a
 // cache.
-func expsBetween(vocab int, halves bool) int {
-	if halves {
-		vocab = (vocab + 1) / 2
-	}
+func expsBetween(vocab int) int {
 	return roundUp(vocab, lineFloats) | lineFloats
 }
 
@@ -121,19 +124,24 @@ func (c *CPU) HeadLoss(h *Head, losses []float32) {
 // Scale/s·(e - s·target). The first factor goes to H for one product and to the
 // result of the other, so that e can be left as it was stored.
 func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
-	halves := h.BF16 && c.isa.expHalves != nil && h.Smooth == 0 // which is taken off e, whose last bits count
-	h.chunks(halves, func(lo, hi int) {
-		j := c.headChunk(h, losses, lo, hi, true, halves)
+	// Smoothing is taken off e, whose last bits count.
+	panels := h.BF16 && c.isa.expPanels != nil && h.Smooth == 0 && h.SeqLen%2 == 0 && h.Rows%2 == 0
+	h.chunks(panels, func(lo, hi int) {
+		j := c.headChunk(h, losses, lo, hi, true, panels)
+		slots := 0
+		if panels {
+			slots = j.soft.ld
+		}
 		if dw != nil {
 			c.Gemm(&Gemm{
 				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: lo > 0 || !h.Fresh, KBlock: h.SeqLen,
-				A: j.soft.out, LDA: j.soft.ld, B: j.scaled, C: dw, BF16: h.BF16, halves: halves,
+				A: j.soft.out, LDA: j.soft.ld, B: j.scaled, C: dw, BF16: h.BF16, expSlots: slots,
 			})
 		}
 		if dh != nil {
 			c.Gemm(&Gemm{
 				M: hi - lo, N: h.Width, K: h.Vocab, A: j.soft.out, LDA: j.soft.ld, B: h.W, C: dh[lo*h.Width:],
-				BF16: h.BF16, halves: halves, rowScale: j.factor,
+				BF16: h.BF16, expSlots: slots, rowScale: j.factor,
 			})
 		}
 	})
@@ -152,9 +160,9 @@ type headJob struct {
 }
 
 // headChunk does rows [lo,hi): the losses and what is needed for the gradients.
-func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, gradients, halves bool) *headJob {
+func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, gradients, panels bool) *headJob {
 	j := &c.headJob
-	j.prepare(c, h, losses, lo, hi, gradients, halves)
+	j.prepare(c, h, losses, lo, hi, gradients, panels)
 	j.shifts = true
 	c.pool.run(j.Rows, j)
 	j.shifts = false
@@ -171,10 +179,10 @@ func (c *CPU) headChunk(h *Head, losses []float32, lo, hi int, gradients, halves
 	return j
 }
 
-func (j *headJob) prepare(c *CPU, h *Head, losses []float32, lo, hi int, gradients, halves bool) {
+func (j *headJob) prepare(c *CPU, h *Head, losses []float32, lo, hi int, gradients, panels bool) {
 	*j = headJob{Head: *h, cpu: c, losses: losses[lo:hi]}
 	j.Rows, j.H, j.Targets = hi-lo, h.H[lo*h.Width:hi*h.Width], h.Targets[lo:hi]
-	at, n := h.chunk(j.Rows, gradients, halves)
+	at, n := h.chunk(j.Rows, gradients, panels)
 	mem := h.Mem
 	if mem == nil {
 		mem = c.chunk.get(n + lineFloats)
@@ -182,15 +190,15 @@ func (j *headJob) prepare(c *CPU, h *Head, losses []float32, lo, hi int, gradien
 	mem = mem[toLine(mem):][:n]
 	groups := softGroups(j.Vocab)
 	j.soft = softRows{
-		halves: halves, targets: j.Targets, groups: groups,
-		shift: mem[at.shift:][:j.Rows], target: mem[at.target:][:j.Rows], sums: mem[at.sums:][:j.Rows*groups],
+		panels: panels, targets: j.Targets, groups: groups,
+		shift: mem[at.shift:at.target], target: mem[at.target:][:j.Rows], sums: mem[at.sums:at.totals],
 	}
 	if j.Smooth > 0 {
 		j.soft.totals = mem[at.totals:][:j.Rows*groups]
 	}
 	j.factor = mem[at.factor:][:j.Rows]
 	if gradients {
-		j.soft.out, j.soft.ld, j.scaled = mem[at.exps:][:j.Rows*at.ld], at.ld, mem[at.scaled:][:j.Rows*j.Width]
+		j.soft.out, j.soft.ld, j.scaled = mem[at.exps:at.scaled], at.ld, mem[at.scaled:][:j.Rows*j.Width]
 	}
 }
 
@@ -234,14 +242,13 @@ func (j *headJob) part(_ *worker, i int) {
 	h, target := j.H[i*j.Width:][:j.Width], int(j.Targets[i])
 	switch {
 	case j.shifts && target < 0:
-		j.soft.shift[i] = 0
+		j.soft.shift[i] = float32(math.Inf(1)) // leaves nothing of the row
 	case j.shifts:
 		j.soft.shift[i] = j.cpu.isa.dot(h, j.W[target*j.Width:][:j.Width])
 	case target < 0:
 		j.losses[i], j.factor[i] = 0, 0
 		if j.scaled != nil {
 			clear(j.scaled[i*j.Width:][:j.Width])
-			clear(j.soft.out[i*j.soft.ld:][:j.soft.ld])
 		}
 	default:
 		j.finish(i, h, target)
@@ -266,11 +273,12 @@ func (j *headJob) finish(i int, h []float32, target int) {
 		return
 	}
 	j.cpu.isa.scale(j.scaled[i*j.Width:][:j.Width], h, j.factor[i])
-	row, at := j.soft.out[i*j.soft.ld:][:j.soft.ld], float32(math.Exp(logit-shift)-(1-smooth)*sum)
-	if j.soft.halves {
-		asHalves(row)[target] = uint16(bf16Bits(at))
+	at := float32(math.Exp(logit-shift) - (1-smooth)*sum)
+	if j.soft.panels {
+		asHalves(j.soft.out)[halfOf(j.soft.ld, i, target)] = uint16(bf16Bits(at))
 		return
 	}
+	row := j.soft.out[i*j.soft.ld:][:j.soft.ld]
 	row[target] = at
 	if smooth > 0 {
 		share := float32(smooth * sum / float64(j.Vocab))

@@ -49,7 +49,7 @@ func TestHeadBF16(t *testing.T) {
 		return x
 	}
 	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
-		for _, s := range [][4]int{{6, 8, 50, 3}, {41, 33, 301, 41}, {70, 64, 467, 35}, {35, 48, 12345, 35}} {
+		for _, s := range [][4]int{{6, 8, 50, 3}, {8, 9, 50, 2}, {41, 33, 301, 41}, {42, 33, 301, 14}, {70, 64, 467, 10}, {1100, 20, 70, 1100}, {36, 48, 12345, 36}} {
 			h := kernel.Head{Rows: s[0], Width: s[1], Vocab: s[2], SeqLen: s[3], Scale: 0.7, BF16: true}
 			r := rng(uint64(s[2]))
 			h.H, h.W, h.Targets = rounded(normal(r, h.Rows*h.Width, 0)), rounded(normal(r, h.Vocab*h.Width, 0)), make([]int32, h.Rows)

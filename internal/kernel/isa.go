@@ -14,18 +14,20 @@ type isa struct {
 	wide     tile // fp32, for outputs too wide for the caches (the vocabulary)
 	bf16     tile
 	bf16Wide tile
+	bf16Low  tile // of panelWidth rows, where bf16Wide does not fill its panels; for products of expPanels
 	direct   tile // fp32, for few rows, where there is a runDirect
 	pack     packers
 	attn     attnCode
 	attnBF16 attnCode
 	peak     peakOf
 
-	// expRow sets y to exp(x+off), past the caches where it can, and returns the sum;
-	// fence comes before other threads read y. expHalves makes y bf16, an A that
-	// products in bf16 take as it is; nil where they have no use for it. Rows of y
-	// begin on cache lines.
+	// expRow sets y to exp(x+off), past the caches where it can, and returns the sum.
+	// Rows of y begin on cache lines. expPanels writes exp(x-shift) of panelRows rows
+	// and so many times 16 columns as panels of pairs, panel bytes apart, and their
+	// sums; nil where products do not take pairs. fence comes before other threads
+	// read either.
 	expRow    func(y, x []float32, off float32) float32
-	expHalves func(y []uint16, x []float32, off float32) float32
+	expPanels func(blocks int, x *float32, ldx int, shift, y *float32, panel int, sums *float32, lds int)
 	fence     func()
 
 	vectors
@@ -46,7 +48,6 @@ type tile struct {
 	runDirect func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)
 
 	splitA, splitB split // pack panels of mr and of nr columns; nil: one by one
-	splitHalves    split // is splitA of what halve made
 }
 
 // findISA returns the instruction set by its name, or the best for "".

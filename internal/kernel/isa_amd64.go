@@ -4,7 +4,6 @@ import (
 	"math"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -95,10 +94,11 @@ func avx512ISA() *isa {
 func bf16ISA() *isa {
 	s := avx512ISA()
 	s.name = "avx512bf16"
-	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32, splitA: packSplit12BF16, splitB: packSplit32BF16, splitHalves: packSplit12Halves}
-	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48, splitA: packSplit8BF16, splitB: packSplit48BF16, splitHalves: packSplit8Halves}
+	s.bf16 = tile{mr: 12, nr: 32, pairs: true, run: tileBF12x32, splitA: packSplit12BF16, splitB: packSplit32BF16}
+	s.bf16Wide = tile{mr: 8, nr: 48, pairs: true, run: tileBF8x48, splitA: packSplit8BF16, splitB: packSplit48BF16}
 	s.attnBF16 = attnPairs()
-	s.expHalves = expHalvesBy
+	s.bf16Low = tile{mr: 8, nr: 32, pairs: true, run: tileBF8x32, splitB: packSplit32BF16}
+	s.expPanels = expPanels
 	s.peak.bf16 = peakBF16
 	return s
 }
@@ -161,19 +161,4 @@ func expRowPast(y, x []float32, off float32) float32 {
 	}
 	n := blocks * 32
 	return sum + expAVX512(y[n:len(x)], x[n:], 1, off)
-}
-
-// expHalvesBy is expRowPast for bf16. It spoils x.
-func expHalvesBy(y []uint16, x []float32, off float32) float32 {
-	blocks := len(x) / 32
-	var sum float32
-	if blocks > 0 {
-		sum = expPastHalves(blocks, (*float32)(unsafe.Pointer(&y[0])), &x[0], off)
-	}
-	rest, y := x[blocks*32:], y[blocks*32:]
-	sum += expAVX512(rest, rest, 1, off)
-	for i, e := range rest {
-		y[i] = uint16(bf16Bits(e))
-	}
-	return sum
 }

@@ -17,6 +17,9 @@ func tileBF12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, l
 func tileBF8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
+func tileBF8x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+
+//go:noescape
 func tile6x16(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 
 //go:noescape
@@ -59,19 +62,13 @@ func packSplit48(k int, src *float32, stride int, dst *float32, panel int)
 func packSplit48BF16(k int, src *float32, stride int, dst *float32, panel int)
 
 //go:noescape
-func packSplit8Halves(k int, src *float32, stride int, dst *float32, panel int)
-
-//go:noescape
-func packSplit12Halves(k int, src *float32, stride int, dst *float32, panel int)
-
-//go:noescape
-func packCopyHalves(pairs int, src *float32, stride int, dst *float32, width int, get int, put int)
-
-//go:noescape
 func expPast(blocks int, y *float32, x *float32, off float32) float32
 
 //go:noescape
-func expPastHalves(blocks int, y *float32, x *float32, off float32) float32
+func expPanels(blocks int, x *float32, ldx int, shift *float32, y *float32, panel int, sums *float32, lds int)
+
+//go:noescape
+func turnPanels(panels int, src *float32, panel int, dst *float32)
 
 func fence()
 

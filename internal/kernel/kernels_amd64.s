@@ -4034,6 +4034,842 @@ store:
 	VZEROUPPER
 	RET
 
+// func tileBF8x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·tileBF8x32(SB), NOSPLIT, $0-64
+	MOVQ   k+8(FP), AX
+	IMUL3Q $0x00000080, AX, AX
+	MOVQ   b+32(FP), CX
+	ADDQ   CX, AX
+	MOVQ   tiles+0(FP), CX
+	MOVQ   a+16(FP), DX
+	MOVQ   c+40(FP), R8
+	MOVQ   ldc+48(FP), R9
+	SHLQ   $0x02, R9
+
+tile:
+	MOVQ       k+8(FP), BX
+	MOVQ       b+32(FP), DI
+	MOVQ       DX, SI
+	MOVQ       R8, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       R9, R10
+	VXORPS     Z0, Z0, Z0
+	VXORPS     Z1, Z1, Z1
+	VXORPS     Z2, Z2, Z2
+	VXORPS     Z3, Z3, Z3
+	VXORPS     Z4, Z4, Z4
+	VXORPS     Z5, Z5, Z5
+	VXORPS     Z6, Z6, Z6
+	VXORPS     Z7, Z7, Z7
+	VXORPS     Z8, Z8, Z8
+	VXORPS     Z9, Z9, Z9
+	VXORPS     Z10, Z10, Z10
+	VXORPS     Z11, Z11, Z11
+	VXORPS     Z12, Z12, Z12
+	VXORPS     Z13, Z13, Z13
+	VXORPS     Z14, Z14, Z14
+	VXORPS     Z15, Z15, Z15
+	CMPQ       BX, $0x04
+	JL         tail
+
+loop:
+	PREFETCHT0   512(SI)
+	PREFETCHT0   576(SI)
+	PREFETCHT1   (AX)
+	ADDQ         $0x40, AX
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	VBROADCASTSS (SI), Z18
+
+	// VDPBF16PS Z18, Z16, Z0
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc2
+
+	// VDPBF16PS Z18, Z17, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xca
+	VBROADCASTSS 4(SI), Z19
+
+	// VDPBF16PS Z19, Z16, Z2
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z19, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdb
+	VBROADCASTSS 8(SI), Z20
+
+	// VDPBF16PS Z20, Z16, Z4
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe4
+
+	// VDPBF16PS Z20, Z17, Z5
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xec
+	VBROADCASTSS 12(SI), Z21
+
+	// VDPBF16PS Z21, Z16, Z6
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf5
+
+	// VDPBF16PS Z21, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS 16(SI), Z22
+
+	// VDPBF16PS Z22, Z16, Z8
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc6
+
+	// VDPBF16PS Z22, Z17, Z9
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 20(SI), Z23
+
+	// VDPBF16PS Z23, Z16, Z10
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd7
+
+	// VDPBF16PS Z23, Z17, Z11
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdf
+	VBROADCASTSS 24(SI), Z24
+
+	// VDPBF16PS Z24, Z16, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe0
+
+	// VDPBF16PS Z24, Z17, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 28(SI), Z25
+
+	// VDPBF16PS Z25, Z16, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z25, Z17, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xf9
+	VMOVUPS      128(DI), Z16
+	VMOVUPS      192(DI), Z17
+	VBROADCASTSS 32(SI), Z18
+
+	// VDPBF16PS Z18, Z16, Z0
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc2
+
+	// VDPBF16PS Z18, Z17, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xca
+	VBROADCASTSS 36(SI), Z19
+
+	// VDPBF16PS Z19, Z16, Z2
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z19, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdb
+	VBROADCASTSS 40(SI), Z20
+
+	// VDPBF16PS Z20, Z16, Z4
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe4
+
+	// VDPBF16PS Z20, Z17, Z5
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xec
+	VBROADCASTSS 44(SI), Z21
+
+	// VDPBF16PS Z21, Z16, Z6
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf5
+
+	// VDPBF16PS Z21, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS 48(SI), Z22
+
+	// VDPBF16PS Z22, Z16, Z8
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc6
+
+	// VDPBF16PS Z22, Z17, Z9
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 52(SI), Z23
+
+	// VDPBF16PS Z23, Z16, Z10
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd7
+
+	// VDPBF16PS Z23, Z17, Z11
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdf
+	VBROADCASTSS 56(SI), Z24
+
+	// VDPBF16PS Z24, Z16, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe0
+
+	// VDPBF16PS Z24, Z17, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 60(SI), Z25
+
+	// VDPBF16PS Z25, Z16, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z25, Z17, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xf9
+	VMOVUPS      256(DI), Z16
+	VMOVUPS      320(DI), Z17
+	VBROADCASTSS 64(SI), Z18
+
+	// VDPBF16PS Z18, Z16, Z0
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc2
+
+	// VDPBF16PS Z18, Z17, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xca
+	VBROADCASTSS 68(SI), Z19
+
+	// VDPBF16PS Z19, Z16, Z2
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z19, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdb
+	VBROADCASTSS 72(SI), Z20
+
+	// VDPBF16PS Z20, Z16, Z4
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe4
+
+	// VDPBF16PS Z20, Z17, Z5
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xec
+	VBROADCASTSS 76(SI), Z21
+
+	// VDPBF16PS Z21, Z16, Z6
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf5
+
+	// VDPBF16PS Z21, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS 80(SI), Z22
+
+	// VDPBF16PS Z22, Z16, Z8
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc6
+
+	// VDPBF16PS Z22, Z17, Z9
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 84(SI), Z23
+
+	// VDPBF16PS Z23, Z16, Z10
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd7
+
+	// VDPBF16PS Z23, Z17, Z11
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdf
+	VBROADCASTSS 88(SI), Z24
+
+	// VDPBF16PS Z24, Z16, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe0
+
+	// VDPBF16PS Z24, Z17, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 92(SI), Z25
+
+	// VDPBF16PS Z25, Z16, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z25, Z17, Z15
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xf9
+	VMOVUPS      384(DI), Z16
+	VMOVUPS      448(DI), Z17
+	VBROADCASTSS 96(SI), Z18
+
+	// VDPBF16PS Z18, Z16, Z0
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc2
+
+	// VDPBF16PS Z18, Z17, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xca
+	VBROADCASTSS 100(SI), Z19
+
+	// VDPBF16PS Z19, Z16, Z2
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z19, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdb
+	VBROADCASTSS 104(SI), Z20
+
+	// VDPBF16PS Z20, Z16, Z4
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe4
+
+	// VDPBF16PS Z20, Z17, Z5
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xec
+	VBROADCASTSS 108(SI), Z21
+
+	// VDPBF16PS Z21, Z16, Z6
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf5
+
+	// VDPBF16PS Z21, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS 112(SI), Z22
+
+	// VDPBF16PS Z22, Z16, Z8
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc6
+
+	// VDPBF16PS Z22, Z17, Z9
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 116(SI), Z23
+
+	// VDPBF16PS Z23, Z16, Z10
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd7
+
+	// VDPBF16PS Z23, Z17, Z11
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdf
+	VBROADCASTSS 120(SI), Z24
+
+	// VDPBF16PS Z24, Z16, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe0
+
+	// VDPBF16PS Z24, Z17, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 124(SI), Z25
+
+	// VDPBF16PS Z25, Z16, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z25, Z17, Z15
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf9
+	ADDQ $0x00000080, SI
+	ADDQ $0x00000200, DI
+	SUBQ $0x04, BX
+	CMPQ BX, $0x04
+	JGE  loop
+
+tail:
+	TESTQ BX, BX
+	JZ    done
+
+single:
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	VBROADCASTSS (SI), Z18
+
+	// VDPBF16PS Z18, Z16, Z0
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc2
+
+	// VDPBF16PS Z18, Z17, Z1
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xca
+	VBROADCASTSS 4(SI), Z19
+
+	// VDPBF16PS Z19, Z16, Z2
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd3
+
+	// VDPBF16PS Z19, Z17, Z3
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdb
+	VBROADCASTSS 8(SI), Z20
+
+	// VDPBF16PS Z20, Z16, Z4
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe4
+
+	// VDPBF16PS Z20, Z17, Z5
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xec
+	VBROADCASTSS 12(SI), Z21
+
+	// VDPBF16PS Z21, Z16, Z6
+	BYTE $0x62
+	BYTE $0xb2
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf5
+
+	// VDPBF16PS Z21, Z17, Z7
+	BYTE         $0x62
+	BYTE         $0xb2
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xfd
+	VBROADCASTSS 16(SI), Z22
+
+	// VDPBF16PS Z22, Z16, Z8
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xc6
+
+	// VDPBF16PS Z22, Z17, Z9
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xce
+	VBROADCASTSS 20(SI), Z23
+
+	// VDPBF16PS Z23, Z16, Z10
+	BYTE $0x62
+	BYTE $0x32
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xd7
+
+	// VDPBF16PS Z23, Z17, Z11
+	BYTE         $0x62
+	BYTE         $0x32
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xdf
+	VBROADCASTSS 24(SI), Z24
+
+	// VDPBF16PS Z24, Z16, Z12
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xe0
+
+	// VDPBF16PS Z24, Z17, Z13
+	BYTE         $0x62
+	BYTE         $0x12
+	BYTE         $0x76
+	BYTE         $0x40
+	BYTE         $0x52
+	BYTE         $0xe8
+	VBROADCASTSS 28(SI), Z25
+
+	// VDPBF16PS Z25, Z16, Z14
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x7e
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf1
+
+	// VDPBF16PS Z25, Z17, Z15
+	BYTE $0x62
+	BYTE $0x12
+	BYTE $0x76
+	BYTE $0x40
+	BYTE $0x52
+	BYTE $0xf9
+	ADDQ $0x00000020, SI
+	ADDQ $0x00000080, DI
+	DECQ BX
+	JNZ  single
+
+done:
+	MOVQ   acc+56(FP), BX
+	TESTQ  BX, BX
+	JZ     store
+	MOVQ   R8, R10
+	VADDPS (R10), Z0, Z0
+	VADDPS 64(R10), Z1, Z1
+	ADDQ   R9, R10
+	VADDPS (R10), Z2, Z2
+	VADDPS 64(R10), Z3, Z3
+	ADDQ   R9, R10
+	VADDPS (R10), Z4, Z4
+	VADDPS 64(R10), Z5, Z5
+	ADDQ   R9, R10
+	VADDPS (R10), Z6, Z6
+	VADDPS 64(R10), Z7, Z7
+	ADDQ   R9, R10
+	VADDPS (R10), Z8, Z8
+	VADDPS 64(R10), Z9, Z9
+	ADDQ   R9, R10
+	VADDPS (R10), Z10, Z10
+	VADDPS 64(R10), Z11, Z11
+	ADDQ   R9, R10
+	VADDPS (R10), Z12, Z12
+	VADDPS 64(R10), Z13, Z13
+	ADDQ   R9, R10
+	VADDPS (R10), Z14, Z14
+	VADDPS 64(R10), Z15, Z15
+	ADDQ   R9, R10
+
+store:
+	MOVQ    R8, R10
+	VMOVUPS Z0, (R10)
+	VMOVUPS Z1, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z2, (R10)
+	VMOVUPS Z3, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z4, (R10)
+	VMOVUPS Z5, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z6, (R10)
+	VMOVUPS Z7, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z8, (R10)
+	VMOVUPS Z9, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z10, (R10)
+	VMOVUPS Z11, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z12, (R10)
+	VMOVUPS Z13, 64(R10)
+	ADDQ    R9, R10
+	VMOVUPS Z14, (R10)
+	VMOVUPS Z15, 64(R10)
+	ADDQ    R9, R10
+	MOVQ    R10, R8
+	MOVQ    da+24(FP), BX
+	LEAQ    (DX)(BX*4), DX
+	DECQ    CX
+	JNZ     tile
+	VZEROUPPER
+	RET
+
 // func tile6x16(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tile6x16(SB), NOSPLIT, $0-64
@@ -5406,159 +6242,6 @@ row:
 	VZEROUPPER
 	RET
 
-// func packSplit8Halves(k int, src *float32, stride int, dst *float32, panel int)
-// Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·packSplit8Halves(SB), NOSPLIT, $0-40
-	MOVQ  k+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  stride+16(FP), DX
-	MOVQ  panel+32(FP), BX
-	MOVQ  dst+24(FP), SI
-	LEAQ  (SI)(BX*1), DI
-	LEAQ  (DI)(BX*1), R8
-	LEAQ  (R8)(BX*1), R9
-	LEAQ  (R9)(BX*1), R10
-	LEAQ  (R10)(BX*1), BX
-	MOVQ  DX, R11
-	SHLQ  $0x04, R11
-	MOVQ  $0x0000000000000008, R12
-	MOVQ  $-1, R13
-	BZHIQ R12, R13, R13
-	KMOVW R13, K1
-
-row:
-	PREFETCHT1 (CX)(R11*1)
-	VPMOVZXWD  (CX), Z0
-	PREFETCHT1 32(CX)(R11*1)
-	VPMOVZXWD  32(CX), Z1
-	PREFETCHT1 64(CX)(R11*1)
-	VPMOVZXWD  64(CX), Z2
-	ADDQ       DX, CX
-	PREFETCHT1 (CX)(R11*1)
-	VPMOVZXWD  (CX), Z3
-	PREFETCHT1 32(CX)(R11*1)
-	VPMOVZXWD  32(CX), Z4
-	PREFETCHT1 64(CX)(R11*1)
-	VPMOVZXWD  64(CX), Z5
-	ADDQ       DX, CX
-	VPSLLD     $0x10, Z3, Z3
-	VPORD      Z3, Z0, Z0
-	VPSLLD     $0x10, Z4, Z4
-	VPORD      Z4, Z1, Z1
-	VPSLLD     $0x10, Z5, Z5
-	VPORD      Z5, Z2, Z2
-	VMOVUPS    Z0, K1, (SI)
-	ADDQ       $0x00000020, SI
-	VALIGND    $0x08, Z0, Z1, Z8
-	VMOVUPS    Z8, K1, (DI)
-	ADDQ       $0x00000020, DI
-	VMOVUPS    Z1, K1, (R8)
-	ADDQ       $0x00000020, R8
-	VALIGND    $0x08, Z1, Z2, Z8
-	VMOVUPS    Z8, K1, (R9)
-	ADDQ       $0x00000020, R9
-	VMOVUPS    Z2, K1, (R10)
-	ADDQ       $0x00000020, R10
-	VALIGND    $0x08, Z2, Z2, Z8
-	VMOVUPS    Z8, K1, (BX)
-	ADDQ       $0x00000020, BX
-	DECQ       AX
-	JNZ        row
-	VZEROUPPER
-	RET
-
-// func packSplit12Halves(k int, src *float32, stride int, dst *float32, panel int)
-// Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·packSplit12Halves(SB), NOSPLIT, $0-40
-	MOVQ  k+0(FP), AX
-	MOVQ  src+8(FP), CX
-	MOVQ  stride+16(FP), DX
-	MOVQ  panel+32(FP), BX
-	MOVQ  dst+24(FP), SI
-	LEAQ  (SI)(BX*1), DI
-	LEAQ  (DI)(BX*1), R8
-	LEAQ  (R8)(BX*1), BX
-	MOVQ  DX, R9
-	SHLQ  $0x04, R9
-	MOVQ  $0x000000000000000c, R10
-	MOVQ  $-1, R11
-	BZHIQ R10, R11, R11
-	KMOVW R11, K1
-
-row:
-	PREFETCHT1 (CX)(R9*1)
-	VPMOVZXWD  (CX), Z0
-	PREFETCHT1 32(CX)(R9*1)
-	VPMOVZXWD  32(CX), Z1
-	PREFETCHT1 64(CX)(R9*1)
-	VPMOVZXWD  64(CX), Z2
-	ADDQ       DX, CX
-	PREFETCHT1 (CX)(R9*1)
-	VPMOVZXWD  (CX), Z3
-	PREFETCHT1 32(CX)(R9*1)
-	VPMOVZXWD  32(CX), Z4
-	PREFETCHT1 64(CX)(R9*1)
-	VPMOVZXWD  64(CX), Z5
-	ADDQ       DX, CX
-	VPSLLD     $0x10, Z3, Z3
-	VPORD      Z3, Z0, Z0
-	VPSLLD     $0x10, Z4, Z4
-	VPORD      Z4, Z1, Z1
-	VPSLLD     $0x10, Z5, Z5
-	VPORD      Z5, Z2, Z2
-	VMOVUPS    Z0, K1, (SI)
-	ADDQ       $0x00000030, SI
-	VALIGND    $0x0c, Z0, Z1, Z8
-	VMOVUPS    Z8, K1, (DI)
-	ADDQ       $0x00000030, DI
-	VALIGND    $0x08, Z1, Z2, Z8
-	VMOVUPS    Z8, K1, (R8)
-	ADDQ       $0x00000030, R8
-	VALIGND    $0x04, Z2, Z2, Z8
-	VMOVUPS    Z8, K1, (BX)
-	ADDQ       $0x00000030, BX
-	DECQ       AX
-	JNZ        row
-	VZEROUPPER
-	RET
-
-// func packCopyHalves(pairs int, src *float32, stride int, dst *float32, width int, get int, put int)
-// Requires: AVX, AVX512F, BMI2, MMX+
-TEXT ·packCopyHalves(SB), NOSPLIT, $0-56
-	MOVQ    pairs+0(FP), AX
-	MOVQ    src+8(FP), CX
-	MOVQ    dst+24(FP), DX
-	MOVQ    stride+16(FP), BX
-	MOVQ    width+32(FP), SI
-	MOVQ    BX, DI
-	SHLQ    $0x03, DI
-	MOVQ    get+40(FP), R8
-	MOVQ    put+48(FP), R9
-	MOVQ    $-1, R10
-	BZHIQ   R9, R10, R10
-	KMOVW   R10, K1
-	KMOVW   K1, K2
-	MOVQ    $-1, R9
-	BZHIQ   R8, R9, R9
-	KMOVW   R9, K1
-	VMOVUPS zip<>+0(SB), Z4
-
-row:
-	PREFETCHT0  (CX)(DI*1)
-	VPMOVZXWD.Z (CX), K1, Z0
-	ADDQ        BX, CX
-	PREFETCHT0  (CX)(DI*1)
-	VPMOVZXWD.Z (CX), K1, Z1
-	ADDQ        BX, CX
-	VPSLLD      $0x10, Z1, Z1
-	VPORD       Z1, Z0, Z3
-	VMOVUPS     Z3, K2, (DX)
-	ADDQ        SI, DX
-	DECQ        AX
-	JNZ         row
-	VZEROUPPER
-	RET
-
 // func expPast(blocks int, y *float32, x *float32, off float32) float32
 // Requires: AVX, AVX512DQ, AVX512F, SSE
 TEXT ·expPast(SB), NOSPLIT, $0-36
@@ -5583,6 +6266,7 @@ block:
 	VFMADD213PS   f_one<>+0(SB), Z1, Z2
 	VSCALEFPS     Z0, Z2, Z0
 	VADDPS        Z0, Z8, Z8
+	VMOVNTPS      Z0, (CX)
 	VMOVUPS       64(DX), Z3
 	VFMADD213PS   Z6, Z7, Z3
 	VREDUCEPS     $0x09, Z3, Z4
@@ -5594,7 +6278,6 @@ block:
 	VFMADD213PS   f_one<>+0(SB), Z4, Z5
 	VSCALEFPS     Z3, Z5, Z3
 	VADDPS        Z3, Z9, Z9
-	VMOVNTPS      Z0, (CX)
 	VMOVNTPS      Z3, 64(CX)
 	ADDQ          $0x00000080, CX
 	ADDQ          $0x00000080, DX
@@ -5613,21 +6296,41 @@ block:
 	VZEROUPPER
 	RET
 
-// func expPastHalves(blocks int, y *float32, x *float32, off float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
-TEXT ·expPastHalves(SB), NOSPLIT, $0-36
+// func expPanels(blocks int, x *float32, ldx int, shift *float32, y *float32, panel int, sums *float32, lds int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+TEXT ·expPanels(SB), NOSPLIT, $0-64
 	MOVQ         blocks+0(FP), AX
-	MOVQ         y+8(FP), CX
-	MOVQ         x+16(FP), DX
-	VBROADCASTSS off+24(FP), Z6
-	VMOVUPS      f_log2e<>+0(SB), Z7
-	VMULPS       Z7, Z6, Z6
-	VXORPS       Z8, Z8, Z8
-	VXORPS       Z9, Z9, Z9
+	MOVQ         x+8(FP), CX
+	MOVQ         ldx+16(FP), DX
+	MOVQ         y+32(FP), BX
+	MOVQ         panel+40(FP), SI
+	MOVQ         shift+24(FP), DI
+	VMOVUPS      f_log2e<>+0(SB), Z30
+	VMOVUPS      zip<>+0(SB), Z31
+	VXORPS       Z20, Z20, Z20
+	VXORPS       Z16, Z16, Z16
+	VBROADCASTSS (DI), Z0
+	VFNMADD231PS Z0, Z30, Z16
+	VXORPS       Z21, Z21, Z21
+	VXORPS       Z17, Z17, Z17
+	VBROADCASTSS 4(DI), Z0
+	VFNMADD231PS Z0, Z30, Z17
+	VXORPS       Z22, Z22, Z22
+	VXORPS       Z18, Z18, Z18
+	VBROADCASTSS 8(DI), Z0
+	VFNMADD231PS Z0, Z30, Z18
+	VXORPS       Z23, Z23, Z23
+	VXORPS       Z19, Z19, Z19
+	VBROADCASTSS 12(DI), Z0
+	VFNMADD231PS Z0, Z30, Z19
+	LEAQ         (CX)(DX*1), DI
+	LEAQ         (DI)(DX*1), R8
+	LEAQ         (R8)(DX*1), DX
 
 block:
-	VMOVUPS     (DX), Z0
-	VFMADD213PS Z6, Z7, Z0
+	VMOVUPS     (CX), Z0
+	ADDQ        $0x40, CX
+	VFMADD213PS Z16, Z30, Z0
 	VREDUCEPS   $0x09, Z0, Z1
 	VMOVUPS     f_e5<>+0(SB), Z2
 	VFMADD213PS f_e4<>+0(SB), Z1, Z2
@@ -5636,9 +6339,10 @@ block:
 	VFMADD213PS f_e1<>+0(SB), Z1, Z2
 	VFMADD213PS f_one<>+0(SB), Z1, Z2
 	VSCALEFPS   Z0, Z2, Z0
-	VADDPS      Z0, Z8, Z8
-	VMOVUPS     64(DX), Z3
-	VFMADD213PS Z6, Z7, Z3
+	VADDPS      Z0, Z20, Z20
+	VMOVUPS     (DI), Z3
+	ADDQ        $0x40, DI
+	VFMADD213PS Z17, Z30, Z3
 	VREDUCEPS   $0x09, Z3, Z4
 	VMOVUPS     f_e5<>+0(SB), Z5
 	VFMADD213PS f_e4<>+0(SB), Z4, Z5
@@ -5647,21 +6351,59 @@ block:
 	VFMADD213PS f_e1<>+0(SB), Z4, Z5
 	VFMADD213PS f_one<>+0(SB), Z4, Z5
 	VSCALEFPS   Z3, Z5, Z3
-	VADDPS      Z3, Z9, Z9
+	VADDPS      Z3, Z21, Z21
+	VMOVUPS     (R8), Z6
+	ADDQ        $0x40, R8
+	VFMADD213PS Z18, Z30, Z6
+	VREDUCEPS   $0x09, Z6, Z7
+	VMOVUPS     f_e5<>+0(SB), Z8
+	VFMADD213PS f_e4<>+0(SB), Z7, Z8
+	VFMADD213PS f_e3<>+0(SB), Z7, Z8
+	VFMADD213PS f_e2<>+0(SB), Z7, Z8
+	VFMADD213PS f_e1<>+0(SB), Z7, Z8
+	VFMADD213PS f_one<>+0(SB), Z7, Z8
+	VSCALEFPS   Z6, Z8, Z6
+	VADDPS      Z6, Z22, Z22
+	VMOVUPS     (DX), Z9
+	ADDQ        $0x40, DX
+	VFMADD213PS Z19, Z30, Z9
+	VREDUCEPS   $0x09, Z9, Z10
+	VMOVUPS     f_e5<>+0(SB), Z11
+	VFMADD213PS f_e4<>+0(SB), Z10, Z11
+	VFMADD213PS f_e3<>+0(SB), Z10, Z11
+	VFMADD213PS f_e2<>+0(SB), Z10, Z11
+	VFMADD213PS f_e1<>+0(SB), Z10, Z11
+	VFMADD213PS f_one<>+0(SB), Z10, Z11
+	VSCALEFPS   Z9, Z11, Z9
+	VADDPS      Z9, Z23, Z23
 
-	// VCVTNE2PS2BF16 Z0, Z3, Z1
+	// VCVTNE2PS2BF16 Z0, Z3, Z12
+	BYTE   $0x62
+	BYTE   $0x72
+	BYTE   $0x67
+	BYTE   $0x48
+	BYTE   $0x72
+	BYTE   $0xe0
+	VPERMW Z12, Z31, Z13
+
+	// VCVTNE2PS2BF16 Z6, Z9, Z12
 	BYTE          $0x62
-	BYTE          $0xf2
-	BYTE          $0x67
+	BYTE          $0x72
+	BYTE          $0x37
 	BYTE          $0x48
 	BYTE          $0x72
-	BYTE          $0xc8
-	VMOVNTPS      Z1, (CX)
-	ADDQ          $0x40, CX
-	ADDQ          $0x00000080, DX
+	BYTE          $0xe6
+	VPERMW        Z12, Z31, Z14
+	VSHUFI64X2    $0x44, Z14, Z13, Z0
+	VSHUFI64X2    $0xee, Z14, Z13, Z1
+	VMOVNTPS      Z0, (BX)
+	VMOVNTPS      Z1, (BX)(SI*1)
+	LEAQ          (BX)(SI*2), BX
 	DECQ          AX
 	JNZ           block
-	VADDPS        Z9, Z8, Z0
+	MOVQ          sums+48(FP), AX
+	MOVQ          lds+56(FP), CX
+	VMOVAPS       Z20, Z0
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VADDPS        Y1, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X1
@@ -5670,7 +6412,296 @@ block:
 	VADDPS        X1, X0, X0
 	VPERMILPS     $0xb1, X0, X1
 	VADDPS        X1, X0, X0
-	MOVSS         X0, ret+32(FP)
+	VMOVSS        X0, (AX)
+	ADDQ          CX, AX
+	VMOVAPS       Z21, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          CX, AX
+	VMOVAPS       Z22, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          CX, AX
+	VMOVAPS       Z23, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPERMILPS     $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          CX, AX
+	VZEROUPPER
+	RET
+
+DATA turnBoth0<>+0(SB)/2, $0x0000
+DATA turnBoth0<>+2(SB)/2, $0x0002
+DATA turnBoth0<>+4(SB)/2, $0x0001
+DATA turnBoth0<>+6(SB)/2, $0x0003
+DATA turnBoth0<>+8(SB)/2, $0x0010
+DATA turnBoth0<>+10(SB)/2, $0x0012
+DATA turnBoth0<>+12(SB)/2, $0x0011
+DATA turnBoth0<>+14(SB)/2, $0x0013
+DATA turnBoth0<>+16(SB)/2, $0x0020
+DATA turnBoth0<>+18(SB)/2, $0x0022
+DATA turnBoth0<>+20(SB)/2, $0x0021
+DATA turnBoth0<>+22(SB)/2, $0x0023
+DATA turnBoth0<>+24(SB)/2, $0x0030
+DATA turnBoth0<>+26(SB)/2, $0x0032
+DATA turnBoth0<>+28(SB)/2, $0x0031
+DATA turnBoth0<>+30(SB)/2, $0x0033
+DATA turnBoth0<>+32(SB)/2, $0x0000
+DATA turnBoth0<>+34(SB)/2, $0x0000
+DATA turnBoth0<>+36(SB)/2, $0x0000
+DATA turnBoth0<>+38(SB)/2, $0x0000
+DATA turnBoth0<>+40(SB)/2, $0x0000
+DATA turnBoth0<>+42(SB)/2, $0x0000
+DATA turnBoth0<>+44(SB)/2, $0x0000
+DATA turnBoth0<>+46(SB)/2, $0x0000
+DATA turnBoth0<>+48(SB)/2, $0x0004
+DATA turnBoth0<>+50(SB)/2, $0x0006
+DATA turnBoth0<>+52(SB)/2, $0x0005
+DATA turnBoth0<>+54(SB)/2, $0x0007
+DATA turnBoth0<>+56(SB)/2, $0x0014
+DATA turnBoth0<>+58(SB)/2, $0x0016
+DATA turnBoth0<>+60(SB)/2, $0x0015
+DATA turnBoth0<>+62(SB)/2, $0x0017
+GLOBL turnBoth0<>(SB), RODATA|NOPTR, $64
+
+DATA turnThird0<>+0(SB)/2, $0x0000
+DATA turnThird0<>+2(SB)/2, $0x0000
+DATA turnThird0<>+4(SB)/2, $0x0000
+DATA turnThird0<>+6(SB)/2, $0x0000
+DATA turnThird0<>+8(SB)/2, $0x0000
+DATA turnThird0<>+10(SB)/2, $0x0000
+DATA turnThird0<>+12(SB)/2, $0x0000
+DATA turnThird0<>+14(SB)/2, $0x0000
+DATA turnThird0<>+16(SB)/2, $0x0000
+DATA turnThird0<>+18(SB)/2, $0x0000
+DATA turnThird0<>+20(SB)/2, $0x0000
+DATA turnThird0<>+22(SB)/2, $0x0000
+DATA turnThird0<>+24(SB)/2, $0x0000
+DATA turnThird0<>+26(SB)/2, $0x0000
+DATA turnThird0<>+28(SB)/2, $0x0000
+DATA turnThird0<>+30(SB)/2, $0x0000
+DATA turnThird0<>+32(SB)/2, $0x0000
+DATA turnThird0<>+34(SB)/2, $0x0002
+DATA turnThird0<>+36(SB)/2, $0x0001
+DATA turnThird0<>+38(SB)/2, $0x0003
+DATA turnThird0<>+40(SB)/2, $0x0010
+DATA turnThird0<>+42(SB)/2, $0x0012
+DATA turnThird0<>+44(SB)/2, $0x0011
+DATA turnThird0<>+46(SB)/2, $0x0013
+DATA turnThird0<>+48(SB)/2, $0x0000
+DATA turnThird0<>+50(SB)/2, $0x0000
+DATA turnThird0<>+52(SB)/2, $0x0000
+DATA turnThird0<>+54(SB)/2, $0x0000
+DATA turnThird0<>+56(SB)/2, $0x0000
+DATA turnThird0<>+58(SB)/2, $0x0000
+DATA turnThird0<>+60(SB)/2, $0x0000
+DATA turnThird0<>+62(SB)/2, $0x0000
+GLOBL turnThird0<>(SB), RODATA|NOPTR, $64
+
+DATA turnBoth1<>+0(SB)/2, $0x0024
+DATA turnBoth1<>+2(SB)/2, $0x0026
+DATA turnBoth1<>+4(SB)/2, $0x0025
+DATA turnBoth1<>+6(SB)/2, $0x0027
+DATA turnBoth1<>+8(SB)/2, $0x0034
+DATA turnBoth1<>+10(SB)/2, $0x0036
+DATA turnBoth1<>+12(SB)/2, $0x0035
+DATA turnBoth1<>+14(SB)/2, $0x0037
+DATA turnBoth1<>+16(SB)/2, $0x0000
+DATA turnBoth1<>+18(SB)/2, $0x0000
+DATA turnBoth1<>+20(SB)/2, $0x0000
+DATA turnBoth1<>+22(SB)/2, $0x0000
+DATA turnBoth1<>+24(SB)/2, $0x0000
+DATA turnBoth1<>+26(SB)/2, $0x0000
+DATA turnBoth1<>+28(SB)/2, $0x0000
+DATA turnBoth1<>+30(SB)/2, $0x0000
+DATA turnBoth1<>+32(SB)/2, $0x0008
+DATA turnBoth1<>+34(SB)/2, $0x000a
+DATA turnBoth1<>+36(SB)/2, $0x0009
+DATA turnBoth1<>+38(SB)/2, $0x000b
+DATA turnBoth1<>+40(SB)/2, $0x0018
+DATA turnBoth1<>+42(SB)/2, $0x001a
+DATA turnBoth1<>+44(SB)/2, $0x0019
+DATA turnBoth1<>+46(SB)/2, $0x001b
+DATA turnBoth1<>+48(SB)/2, $0x0028
+DATA turnBoth1<>+50(SB)/2, $0x002a
+DATA turnBoth1<>+52(SB)/2, $0x0029
+DATA turnBoth1<>+54(SB)/2, $0x002b
+DATA turnBoth1<>+56(SB)/2, $0x0038
+DATA turnBoth1<>+58(SB)/2, $0x003a
+DATA turnBoth1<>+60(SB)/2, $0x0039
+DATA turnBoth1<>+62(SB)/2, $0x003b
+GLOBL turnBoth1<>(SB), RODATA|NOPTR, $64
+
+DATA turnThird1<>+0(SB)/2, $0x0000
+DATA turnThird1<>+2(SB)/2, $0x0000
+DATA turnThird1<>+4(SB)/2, $0x0000
+DATA turnThird1<>+6(SB)/2, $0x0000
+DATA turnThird1<>+8(SB)/2, $0x0000
+DATA turnThird1<>+10(SB)/2, $0x0000
+DATA turnThird1<>+12(SB)/2, $0x0000
+DATA turnThird1<>+14(SB)/2, $0x0000
+DATA turnThird1<>+16(SB)/2, $0x0004
+DATA turnThird1<>+18(SB)/2, $0x0006
+DATA turnThird1<>+20(SB)/2, $0x0005
+DATA turnThird1<>+22(SB)/2, $0x0007
+DATA turnThird1<>+24(SB)/2, $0x0014
+DATA turnThird1<>+26(SB)/2, $0x0016
+DATA turnThird1<>+28(SB)/2, $0x0015
+DATA turnThird1<>+30(SB)/2, $0x0017
+DATA turnThird1<>+32(SB)/2, $0x0000
+DATA turnThird1<>+34(SB)/2, $0x0000
+DATA turnThird1<>+36(SB)/2, $0x0000
+DATA turnThird1<>+38(SB)/2, $0x0000
+DATA turnThird1<>+40(SB)/2, $0x0000
+DATA turnThird1<>+42(SB)/2, $0x0000
+DATA turnThird1<>+44(SB)/2, $0x0000
+DATA turnThird1<>+46(SB)/2, $0x0000
+DATA turnThird1<>+48(SB)/2, $0x0000
+DATA turnThird1<>+50(SB)/2, $0x0000
+DATA turnThird1<>+52(SB)/2, $0x0000
+DATA turnThird1<>+54(SB)/2, $0x0000
+DATA turnThird1<>+56(SB)/2, $0x0000
+DATA turnThird1<>+58(SB)/2, $0x0000
+DATA turnThird1<>+60(SB)/2, $0x0000
+DATA turnThird1<>+62(SB)/2, $0x0000
+GLOBL turnThird1<>(SB), RODATA|NOPTR, $64
+
+DATA turnBoth2<>+0(SB)/2, $0x0000
+DATA turnBoth2<>+2(SB)/2, $0x0000
+DATA turnBoth2<>+4(SB)/2, $0x0000
+DATA turnBoth2<>+6(SB)/2, $0x0000
+DATA turnBoth2<>+8(SB)/2, $0x0000
+DATA turnBoth2<>+10(SB)/2, $0x0000
+DATA turnBoth2<>+12(SB)/2, $0x0000
+DATA turnBoth2<>+14(SB)/2, $0x0000
+DATA turnBoth2<>+16(SB)/2, $0x000c
+DATA turnBoth2<>+18(SB)/2, $0x000e
+DATA turnBoth2<>+20(SB)/2, $0x000d
+DATA turnBoth2<>+22(SB)/2, $0x000f
+DATA turnBoth2<>+24(SB)/2, $0x001c
+DATA turnBoth2<>+26(SB)/2, $0x001e
+DATA turnBoth2<>+28(SB)/2, $0x001d
+DATA turnBoth2<>+30(SB)/2, $0x001f
+DATA turnBoth2<>+32(SB)/2, $0x002c
+DATA turnBoth2<>+34(SB)/2, $0x002e
+DATA turnBoth2<>+36(SB)/2, $0x002d
+DATA turnBoth2<>+38(SB)/2, $0x002f
+DATA turnBoth2<>+40(SB)/2, $0x003c
+DATA turnBoth2<>+42(SB)/2, $0x003e
+DATA turnBoth2<>+44(SB)/2, $0x003d
+DATA turnBoth2<>+46(SB)/2, $0x003f
+DATA turnBoth2<>+48(SB)/2, $0x0000
+DATA turnBoth2<>+50(SB)/2, $0x0000
+DATA turnBoth2<>+52(SB)/2, $0x0000
+DATA turnBoth2<>+54(SB)/2, $0x0000
+DATA turnBoth2<>+56(SB)/2, $0x0000
+DATA turnBoth2<>+58(SB)/2, $0x0000
+DATA turnBoth2<>+60(SB)/2, $0x0000
+DATA turnBoth2<>+62(SB)/2, $0x0000
+GLOBL turnBoth2<>(SB), RODATA|NOPTR, $64
+
+DATA turnThird2<>+0(SB)/2, $0x0008
+DATA turnThird2<>+2(SB)/2, $0x000a
+DATA turnThird2<>+4(SB)/2, $0x0009
+DATA turnThird2<>+6(SB)/2, $0x000b
+DATA turnThird2<>+8(SB)/2, $0x0018
+DATA turnThird2<>+10(SB)/2, $0x001a
+DATA turnThird2<>+12(SB)/2, $0x0019
+DATA turnThird2<>+14(SB)/2, $0x001b
+DATA turnThird2<>+16(SB)/2, $0x0000
+DATA turnThird2<>+18(SB)/2, $0x0000
+DATA turnThird2<>+20(SB)/2, $0x0000
+DATA turnThird2<>+22(SB)/2, $0x0000
+DATA turnThird2<>+24(SB)/2, $0x0000
+DATA turnThird2<>+26(SB)/2, $0x0000
+DATA turnThird2<>+28(SB)/2, $0x0000
+DATA turnThird2<>+30(SB)/2, $0x0000
+DATA turnThird2<>+32(SB)/2, $0x0000
+DATA turnThird2<>+34(SB)/2, $0x0000
+DATA turnThird2<>+36(SB)/2, $0x0000
+DATA turnThird2<>+38(SB)/2, $0x0000
+DATA turnThird2<>+40(SB)/2, $0x0000
+DATA turnThird2<>+42(SB)/2, $0x0000
+DATA turnThird2<>+44(SB)/2, $0x0000
+DATA turnThird2<>+46(SB)/2, $0x0000
+DATA turnThird2<>+48(SB)/2, $0x000c
+DATA turnThird2<>+50(SB)/2, $0x000e
+DATA turnThird2<>+52(SB)/2, $0x000d
+DATA turnThird2<>+54(SB)/2, $0x000f
+DATA turnThird2<>+56(SB)/2, $0x001c
+DATA turnThird2<>+58(SB)/2, $0x001e
+DATA turnThird2<>+60(SB)/2, $0x001d
+DATA turnThird2<>+62(SB)/2, $0x001f
+GLOBL turnThird2<>(SB), RODATA|NOPTR, $64
+
+// func turnPanels(panels int, src *float32, panel int, dst *float32)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·turnPanels(SB), NOSPLIT, $0-32
+	MOVQ    panels+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    panel+16(FP), DX
+	MOVQ    dst+24(FP), BX
+	VMOVUPS turnBoth0<>+0(SB), Z20
+	VMOVUPS turnThird0<>+0(SB), Z23
+	MOVL    $0x00ff0000, SI
+	KMOVD   SI, K1
+	VMOVUPS turnBoth1<>+0(SB), Z21
+	VMOVUPS turnThird1<>+0(SB), Z24
+	MOVL    $0x0000ff00, SI
+	KMOVD   SI, K2
+	VMOVUPS turnBoth2<>+0(SB), Z22
+	VMOVUPS turnThird2<>+0(SB), Z25
+	MOVL    $0xff0000ff, SI
+	KMOVD   SI, K3
+	MOVQ    DX, SI
+	IMUL3Q  $0x08, SI, SI
+
+panel:
+	PREFETCHT1 384(CX)
+	PREFETCHT0 (CX)(SI*1)
+	VMOVUPS    (CX), Z0
+	PREFETCHT1 448(CX)
+	PREFETCHT0 64(CX)(SI*1)
+	VMOVUPS    64(CX), Z1
+	PREFETCHT1 512(CX)
+	PREFETCHT0 128(CX)(SI*1)
+	VMOVUPS    128(CX), Z2
+	VMOVAPS    Z20, Z10
+	VPERMI2W   Z1, Z0, Z10
+	VPERMW     Z2, Z23, K1, Z10
+	VMOVUPS    Z10, (BX)
+	VMOVAPS    Z21, Z11
+	VPERMI2W   Z1, Z0, Z11
+	VPERMW     Z2, Z24, K2, Z11
+	VMOVUPS    Z11, 64(BX)
+	VMOVAPS    Z22, Z12
+	VPERMI2W   Z1, Z0, Z12
+	VPERMW     Z2, Z25, K3, Z12
+	VMOVUPS    Z12, 128(BX)
+	ADDQ       DX, CX
+	ADDQ       $0x000000c0, BX
+	DECQ       AX
+	JNZ        panel
 	VZEROUPPER
 	RET
 

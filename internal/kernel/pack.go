@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"math"
-	"unsafe"
 )
 
 // operand is op(X) as packing sees it: element (r, k), where r runs over the
@@ -12,22 +11,11 @@ type operand struct {
 	ld      int
 	kStride bool // X is stored [k][r]: consecutive r lie side by side; else [r][k]
 	shared  bool // packed once for all threads, on cache lines
-	halves  bool // X is bf16, two to a float of x: what the tiles that take pairs want
+	panels  int  // X is bf16 in panels of so many slots (see expPanels); r are its rows
 }
 
 // at is where an element lies, its row and column as stored.
-func (o *operand) at(row, column int) *float32 {
-	p := ptr(o.x, row*o.ld)
-	if o.halves {
-		return (*float32)(unsafe.Add(unsafe.Pointer(p), 2*column))
-	}
-	return (*float32)(unsafe.Add(unsafe.Pointer(p), 4*column))
-}
-
-// asHalves is the same memory as bf16.
-func asHalves(x []float32) []uint16 {
-	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
-}
+func (o *operand) at(row, column int) *float32 { return ptr(o.x, row*o.ld+column) }
 
 // packers copy a panel's columns (copyRows: X is [k][r]) or transpose its rows
 // (turn: X is [r][k]) where the instruction set has something faster than Go.
@@ -80,9 +68,6 @@ func (s *isa) packPanels(dst []float32, width, panel int, o operand, r, rows, k,
 func (t *tile) splitPanels(dst []float32, width, panel int, o operand, r, rows, k, kc int) (columns, done int) {
 	run := t.splitA
 	columns = splitColumns
-	if o.halves {
-		run = t.splitHalves
-	}
 	if o.shared {
 		run, columns = t.splitB, ncPack
 	}
@@ -133,8 +118,8 @@ func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, 
 		if o.kStride {
 			row, column = column, row
 		}
-		if o.halves {
-			return fromHalf(asHalves(o.x[row*o.ld:])[column])
+		if o.panels > 0 {
+			return fromHalf(asHalves(o.x)[halfOf(o.panels, row, column)])
 		}
 		return o.x[row*o.ld+column]
 	}

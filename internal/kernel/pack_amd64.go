@@ -6,9 +6,6 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 		n, run, stride := kc, f, o.ld*4
 		if t.pairs {
 			n, run = kc/2, packCopyBF16
-			if o.halves {
-				run = packCopyHalves
-			}
 		}
 		if n == 0 {
 			return 0
@@ -30,9 +27,8 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 // values (32 to be rounded to bf16). What no block is left for lies in a last one
 // that begins within the one before.
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {
-	if o.halves { // whose pairs lie side by side
-		o.halves = false
-		return 2 * turn16(dst, width, o, r, rows, k/2, kc/2, &tile{})
+	if o.panels > 0 {
+		return turnOfPanels(dst, width, o, r, k, kc)
 	}
 	step, values := 16, 1 // of a slot
 	if t.pairs {
@@ -59,6 +55,18 @@ func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) in
 			turnBlocks(t.pairs, 1, src, &offsets, ptr(dst, last/values*width+c), width*4, put, stream)
 		}
 	}
+	return done
+}
+
+// turnOfPanels does so with an operand in panels of pairs of rows.
+func turnOfPanels(dst []float32, width int, o operand, r, k, kc int) int {
+	n := kc / panelWidth
+	if width != turnWidth || r%2 > 0 || k%panelWidth > 0 || n == 0 {
+		return 0
+	}
+	done := n * panelWidth
+	_ = dst[done/2*width-1]
+	turnPanels(n, o.panelOf(r, k), 4*o.panels*panelWidth, &dst[0])
 	return done
 }
 

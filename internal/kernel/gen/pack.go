@@ -38,19 +38,10 @@ func packCopy(l level) {
 	end()
 }
 
-// rounding says what rows are and become.
-type rounding int
-
-const (
-	single rounding = iota // fp32 that stays so
-	joined                 // fp32, two rows of which become pairs of bf16
-	halves                 // bf16, two rows of which are joined to pairs
-)
-
 // packCopyBF16 does the same for pairs of rows, joined to pairs of bf16.
-func packCopyBF16(name string, of rounding) {
+func packCopyBF16() {
 	l := avx512
-	TEXT(name, NOSPLIT, "func(pairs int, src *float32, stride int, dst *float32, width, get, put int)")
+	TEXT("packCopyBF16", NOSPLIT, "func(pairs int, src *float32, stride int, dst *float32, width, get, put int)")
 	Pragma("noescape")
 	k, s, d := Load(Param("pairs"), GP64()), Load(Param("src"), GP64()), Load(Param("dst"), GP64())
 	stride, width := Load(Param("stride"), GP64()), Load(Param("width"), GP64())
@@ -65,20 +56,11 @@ func packCopyBF16(name string, of rounding) {
 	Label("row")
 	for _, reg := range []VecPhysical{Z0, Z1} {
 		PREFETCHT0(Mem{Base: s, Index: ahead, Scale: 1})
-		if of == halves {
-			VPMOVZXWD_Z(at(s), K1, reg)
-		} else {
-			VMOVUPS_Z(at(s), K1, reg)
-		}
+		VMOVUPS_Z(at(s), K1, reg)
 		ADDQ(stride, s)
 	}
-	if of == halves {
-		VPSLLD(U8(16), Z1, Z1)
-		VPORD(Z1, Z0, Z3)
-	} else {
-		cvtBF16(2, 1, 0)
-		VPERMW(Z2, Z4, Z3)
-	}
+	cvtBF16(2, 1, 0)
+	VPERMW(Z2, Z4, Z3)
 	VMOVUPS(Z3, K2, at(d))
 	ADDQ(width, d)
 	DECQ(k)
@@ -94,7 +76,7 @@ func packCopyBF16(name string, of rounding) {
 // Panels of whole cache lines are those of B, which all threads read: they are
 // stored past the caches. A store into a line that another core has read waits
 // until that core has given it up, five times as long if the two share no cache.
-func packSplit(name string, width, columns int, of rounding) {
+func packSplit(name string, width, columns int, bf16 bool) {
 	TEXT(name, NOSPLIT, "func(k int, src *float32, stride int, dst *float32, panel int)")
 	Pragma("noescape")
 	k, s, stride := Load(Param("k"), GP64()), Load(Param("src"), GP64()), Load(Param("stride"), GP64())
@@ -114,18 +96,13 @@ func packSplit(name string, width, columns int, of rounding) {
 	regs := columns / 16
 	row := func(first int) {
 		for i := range regs {
-			if of == halves {
-				PREFETCHT1(Mem{Base: s, Index: ahead, Scale: 1, Disp: 32 * i})
-				VPMOVZXWD(Mem{Base: s, Disp: 32 * i}, zmm[first+i])
-				continue
-			}
 			PREFETCHT1(Mem{Base: s, Index: ahead, Scale: 1, Disp: 64 * i})
 			VMOVUPS(Mem{Base: s, Disp: 64 * i}, zmm[first+i])
 		}
 		ADDQ(stride, s)
 	}
 	both, order, part := 2*regs, 2*regs+1, zmm[2*regs+2]
-	if of == joined {
+	if bf16 {
 		VMOVUPS(zip, zmm[order])
 	}
 	lines := width%16 == 0
@@ -136,17 +113,11 @@ func packSplit(name string, width, columns int, of rounding) {
 	}
 	Label("row")
 	row(0)
-	if of != single {
+	if bf16 {
 		row(regs)
-	}
-	for i := range regs {
-		switch of {
-		case joined:
+		for i := range regs {
 			cvtBF16(both, regs+i, i)
 			VPERMW(zmm[both], zmm[order], zmm[i])
-		case halves:
-			VPSLLD(U8(16), zmm[regs+i], zmm[regs+i])
-			VPORD(zmm[regs+i], zmm[i], zmm[i])
 		}
 	}
 	for i, d := range to {
@@ -170,45 +141,6 @@ func packSplit(name string, width, columns int, of rounding) {
 	if lines {
 		SFENCE()
 	}
-	end()
-}
-
-// expPast writes exp(x+off) of so many blocks of 32 to y, past the caches, as bf16
-// where halves are wanted, and returns the sum of what it was before rounding. y
-// begins on a cache line.
-func expPast(name string, halves bool) {
-	TEXT(name, NOSPLIT, "func(blocks int, y, x *float32, off float32) float32")
-	Pragma("noescape")
-	n, y, x := Load(Param("blocks"), GP64()), Load(Param("y"), GP64()), Load(Param("x"), GP64())
-	const off, log2e, sum = 6, 7, 8 // and the register behind sum
-	avx512.broadcast("off", off)
-	VMOVUPS(val("log2e"), zmm[log2e])
-	VMULPS(zmm[log2e], zmm[off], zmm[off])
-	avx512.zero(sum)
-	avx512.zero(sum + 1)
-	Label("block")
-	for i := range 2 {
-		power, fraction, e := 3*i, 3*i+1, 3*i+2
-		VMOVUPS(Mem{Base: x, Disp: 64 * i}, zmm[power])
-		VFMADD213PS(zmm[off], zmm[log2e], zmm[power])
-		avx512.exp2(power, fraction, e)
-		VADDPS(zmm[power], zmm[sum+i], zmm[sum+i])
-	}
-	if halves {
-		cvtBF16(1, 3, 0)
-		VMOVNTPS(Z1, at(y))
-		ADDQ(Imm(64), y)
-	} else {
-		VMOVNTPS(Z0, at(y))
-		VMOVNTPS(Z3, Mem{Base: y, Disp: 64})
-		ADDQ(U32(128), y)
-	}
-	ADDQ(U32(128), x)
-	DECQ(n)
-	JNZ(LabelRef("block"))
-	VADDPS(zmm[sum+1], zmm[sum], Z0)
-	avx512.fold(0, 1, addPS)
-	Store(X0, ReturnIndex(0))
 	end()
 }
 
