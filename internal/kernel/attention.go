@@ -86,7 +86,7 @@ func attentionScratch(seqLen, headDim int, back bool) int {
 	most := 0
 	for _, shape := range [][2]int{{attnGoBlock, attnGoLanes}, {48, 16}, {64, 32}} {
 		var h attnHead
-		most = max(most, h.layout(nil, seqLen, headDim, shape[0], shape[1], back, true))
+		most = max(most, h.layout(nil, attnLayout{seqLen, headDim, shape[0], shape[1], back, true}))
 	}
 	return most
 }

@@ -9,6 +9,7 @@ type attnHead struct {
 	*attnJob
 	head int // sequence*Heads + head
 	mem  buf
+	laid attnLayout // what mem is cut for
 
 	ld     int // floats of a packed row of HeadDim: a multiple of a panel
 	slots  int // steps of a sum over HeadDim
@@ -33,9 +34,15 @@ type attnHead struct {
 
 const attnNoMax = -2e38 // below all scores; not infinite, for differences must not be NaN
 
+// attnLayout is what the cut of a head's memory depends on.
+type attnLayout struct {
+	seqLen, dim, block, nr int
+	back, pairs            bool
+}
+
 // layout cuts mem, or only counts: it returns the floats needed.
-func (h *attnHead) layout(mem []float32, seqLen, dim, block, nr int, back, pairs bool) int {
-	total := 0
+func (h *attnHead) layout(mem []float32, l attnLayout) int {
+	total, back, pairs, block := 0, l.back, l.pairs, l.block
 	cut := func(dst *[]float32, want bool, n int) {
 		*dst = nil
 		if !want {
@@ -47,14 +54,14 @@ func (h *attnHead) layout(mem []float32, seqLen, dim, block, nr int, back, pairs
 		}
 		total += n
 	}
-	ld, keys, square := roundUp(dim, nr), roundUp(seqLen, block), block*block
+	ld, keys, square := roundUp(l.dim, l.nr), roundUp(l.seqLen, block), block*block
 	cut(&h.k, true, keys*ld)
 	cut(&h.v, true, keys*ld)
 	cut(&h.kz, back && pairs, keys*ld/2)
 	cut(&h.dk, back, keys*ld)
 	cut(&h.dv, back, keys*ld)
-	cut(&h.qt, true, block*dim+block)
-	cut(&h.gt, back, block*dim+block)
+	cut(&h.qt, true, block*l.dim+block)
+	cut(&h.gt, back, block*l.dim+block)
 	cut(&h.q, back, block*ld)
 	cut(&h.g, back, block*ld)
 	cut(&h.out, true, block*ld)
@@ -70,13 +77,11 @@ func (h *attnHead) prepare(j *attnJob, head int) {
 	h.attnJob, h.head = j, head
 	t := &j.code.tile
 	h.ld, h.slots = roundUp(j.HeadDim, t.nr), t.kSlots(j.HeadDim)
-	size := func(mem []float32) int {
-		return h.layout(mem, j.SeqLen, j.HeadDim, j.code.block, t.nr, j.back, t.pairs)
-	}
-	mem := h.mem.get(size(nil))
-	size(mem)
-	if h.ld > j.HeadDim { // columns that are never written
-		clear(mem)
+	if l := (attnLayout{j.SeqLen, j.HeadDim, j.code.block, t.nr, j.back, t.pairs}); l != h.laid {
+		h.laid = l
+		mem := h.mem.get(h.layout(nil, l))
+		h.layout(mem, l)
+		clear(mem) // for columns that are never written
 	}
 	h.drop, h.one = 0, 1
 	if j.Dropout.P > 0 {
