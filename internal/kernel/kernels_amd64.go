@@ -73,10 +73,16 @@ func turnPanels(panels int, src *float32, panel int, dst *float32)
 func fence()
 
 //go:noescape
-func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)
+func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
 
 //go:noescape
-func packTurnBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int, stream int)
+func packTurnPast(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+
+//go:noescape
+func packTurnBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+
+//go:noescape
+func packTurnPastBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
 
 //go:noescape
 func addAVX512(dst []float32, x []float32)

@@ -38,10 +38,7 @@ func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) in
 	if done < step {
 		return 0
 	}
-	stream := 0
-	if o.shared && width%lineFloats == 0 {
-		stream = 1
-	}
+	past := o.shared && width%lineFloats == 0
 	for c := 0; c < width; c += 16 {
 		first := min(c, rows-1)
 		var offsets [16]int
@@ -49,10 +46,10 @@ func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) in
 			offsets[i] = min(i, rows-1-first) * o.ld * 4 // past the last row: that row again
 		}
 		src, put := ptr(o.x, (r+first)*o.ld+k), min(16, width-c)
-		turnBlocks(t.pairs, done/step, src, &offsets, ptr(dst, c), width*4, put, stream)
+		turnBlocks(t.pairs, past, done/step, src, &offsets, ptr(dst, c), width*4, put)
 		if last := done - step; done%step > 0 {
 			src = ptr(o.x, (r+first)*o.ld+k+last)
-			turnBlocks(t.pairs, 1, src, &offsets, ptr(dst, last/values*width+c), width*4, put, stream)
+			turnBlocks(t.pairs, past, 1, src, &offsets, ptr(dst, last/values*width+c), width*4, put)
 		}
 	}
 	return done
@@ -70,10 +67,17 @@ func turnOfPanels(dst []float32, width int, o operand, r, k, kc int) int {
 	return done
 }
 
-func turnBlocks(pairs bool, blocks int, src *float32, offsets *[16]int, dst *float32, width, put, stream int) {
-	if pairs {
-		packTurnBF16(blocks, src, offsets, dst, width, put, stream)
-		return
+// turnBlocks transposes blocks, past the caches or not. It names the routines, for
+// through a variable offsets would go to the heap.
+func turnBlocks(pairs, past bool, blocks int, src *float32, offsets *[16]int, dst *float32, width, put int) {
+	switch {
+	case pairs && past:
+		packTurnPastBF16(blocks, src, offsets, dst, width, put)
+	case pairs:
+		packTurnBF16(blocks, src, offsets, dst, width, put)
+	case past:
+		packTurnPast(blocks, src, offsets, dst, width, put)
+	default:
+		packTurn(blocks, src, offsets, dst, width, put)
 	}
-	packTurn(blocks, src, offsets, dst, width, put, stream)
 }

@@ -52,8 +52,10 @@ func main() {
 	expPanels()
 	turnPanels()
 	fence()
-	packTurn("packTurn", false)
-	packTurn("packTurnBF16", true)
+	for _, bf16 := range []bool{false, true} {
+		packTurn("packTurn", bf16, false)
+		packTurn("packTurnPast", bf16, true)
+	}
 
 	for _, l := range []level{avx512, avx2} {
 		l.add()

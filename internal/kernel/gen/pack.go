@@ -152,55 +152,64 @@ func fence() {
 }
 
 // packTurn transposes blocks of 16 rows by 16 values (32 for bf16, which become
-// 16 pairs): row i begins offsets[i] bytes after src. With stream, whole cache
-// lines go past the caches, as in packSplit.
-func packTurn(name string, bf16 bool) {
-	TEXT(name, NOSPLIT, "func(blocks int, src *float32, offsets *[16]int, dst *float32, width, put, stream int)")
+// 16 pairs): row i begins offsets[i] bytes after src. If past, whole cache lines go
+// past the caches, as in packSplit. Else it asks for the rows behind the put first
+// ones, which a thread packs next.
+func packTurn(name string, bf16, past bool) {
+	if bf16 {
+		name += "BF16"
+	}
+	TEXT(name, NOSPLIT, "func(blocks int, src *float32, offsets *[16]int, dst *float32, width, put int)")
 	Pragma("noescape")
 	k, s, of, d := Load(Param("blocks"), GP64()), Load(Param("src"), GP64()), Load(Param("offsets"), GP64()), Load(Param("dst"), GP64())
 	width := Load(Param("width"), GP64())
-	avx512.mask(Load(Param("put"), GP64()))
-	stream := Load(Param("stream"), GP64())
+	o, next := GP64(), GP64()
+	if !past {
+		put := Load(Param("put"), GP64())
+		MOVQ(Mem{Base: of, Disp: 8}, next)
+		IMULQ(put, next)
+		ADDQ(s, next)
+		avx512.mask(put)
+	}
 	step := uint64(64)
 	if bf16 {
 		step = 128
 	}
-	o := GP64()
 	Label("block")
 	for i := range 16 {
 		MOVQ(Mem{Base: of, Disp: 8 * i}, o)
 		row := Mem{Base: s, Index: o, Scale: 1}
-		PREFETCHT0(row.Offset(int(4 * step)))
+		for line := 0; line < int(step); line += 64 {
+			PREFETCHT0(row.Offset(int(4*step) + line))
+			if !past && i < 12 {
+				PREFETCHT1(Mem{Base: next, Index: o, Scale: 1, Disp: line})
+			}
+		}
 		if !bf16 {
 			VMOVUPS(row, zmm[i])
 			continue
 		}
-		PREFETCHT0(row.Offset(int(4*step) + 64))
 		VMOVUPS(row, Z16)
 		VMOVUPS(row.Offset(64), Z17)
 		cvtBF16(i, 17, 16)
 	}
-	rows := transpose()
-	store := func(f func(reg VecPhysical)) {
-		for _, r := range rows {
-			f(zmm[r])
-			ADDQ(width, d)
+	for _, r := range transpose() {
+		if past {
+			VMOVNTPS(zmm[r], at(d))
+		} else {
+			VMOVUPS(zmm[r], K1, at(d))
 		}
+		ADDQ(width, d)
 	}
-	TESTQ(stream, stream)
-	JNZ(LabelRef("past"))
-	store(func(reg VecPhysical) { VMOVUPS(reg, K1, at(d)) })
-	JMP(LabelRef("stored"))
-	Label("past")
-	store(func(reg VecPhysical) { VMOVNTPS(reg, at(d)) })
-	Label("stored")
 	ADDQ(Imm(step), s)
+	if !past {
+		ADDQ(Imm(step), next)
+	}
 	DECQ(k)
 	JNZ(LabelRef("block"))
-	TESTQ(stream, stream)
-	JZ(LabelRef("visible"))
-	SFENCE()
-	Label("visible")
+	if past {
+		SFENCE()
+	}
 	end()
 }
 
