@@ -81,7 +81,9 @@ func (h *attnHead) prepare(j *attnJob, head int) {
 		h.laid = l
 		mem := h.mem.get(h.layout(nil, l))
 		h.layout(mem, l)
-		clear(mem) // for columns that are never written
+		if h.ld > j.HeadDim { // columns that are never written
+			clear(mem)
+		}
 	}
 	h.drop, h.one = 0, 1
 	if j.Dropout.P > 0 {

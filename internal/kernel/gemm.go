@@ -40,9 +40,9 @@ type Gemm struct {
 	// be the gradient of Act(x): C becomes the gradient of x, and x Act(x).
 	Through []float32
 
-	soft     *softRows // takes the product in place of C, which is nil; no epilogue
-	rowScale []float32 // [M] or nil: what the rows are multiplied by, before all else
-	expSlots int       // > 0: A is bf16 already, a head's exponentials in panels of so many slots
+	soft      *softRows // takes the product in place of C, which is nil; no epilogue
+	rowScale  []float32 // [M] or nil: what the rows are multiplied by, before all else
+	expPanels bool      // A is bf16 already, a head's exponentials in panels of LDA slots
 }
 
 // A product of few rows is not worth blocking.
@@ -123,7 +123,7 @@ func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
 		return false
 	}
 	j.t = c.isa.tileFor(g)
-	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA, panels: g.expSlots}
+	j.a = operand{x: j.A, ld: j.LDA, kStride: g.TransA, panels: g.expPanels}
 	j.b = operand{x: j.B, ld: j.LDB, kStride: !g.TransB, shared: true}
 	return true
 }
@@ -134,9 +134,9 @@ func (s *isa) tileFor(g *Gemm) *tile {
 	fills := g.N%s.wide.nr == 0
 	wide := g.N > 4*ncMax || g.M > 4*ncMax && g.KBlock > 0 && fills
 	switch {
-	case g.expSlots > 0 && g.TransA && !fills:
+	case g.expPanels && g.TransA && !fills:
 		return &s.bf16Low
-	case g.expSlots > 0 && g.TransA || g.BF16 && wide:
+	case g.expPanels && g.TransA || g.BF16 && wide:
 		return &s.bf16Wide
 	case g.BF16:
 		return &s.bf16
@@ -157,8 +157,8 @@ func (j *gemmJob) check() {
 		}
 	}
 	rows, across := pick(j.TransA, j.K, j.M), pick(j.TransA, j.M, j.K)
-	if j.expSlots > 0 {
-		rows, across = 1, panelFloats(j.expSlots, across)
+	if j.expPanels {
+		rows, across = 1, panelFloats(j.LDA, across)
 	}
 	extent(j.A, rows, across, j.LDA)
 	extent(j.B, pick(j.TransB, j.N, j.K), pick(j.TransB, j.K, j.N), j.LDB)

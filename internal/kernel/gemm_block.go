@@ -251,8 +251,8 @@ func (j *gemmJob) multiply(w *worker, i int) {
 
 // packA is m packed rows of A from r0 on, and the slots that each of their panels has.
 func (j *gemmJob) packA(w *worker, r0, m int, b *kBlock) (pa []float32, slots int) {
-	if j.expSlots > 0 && j.TransA { // as it is
-		return j.A[(r0/panelWidth*j.expSlots+b.k/2)*panelWidth:], j.expSlots
+	if j.expPanels && j.TransA { // as it is
+		return j.A[(r0/panelWidth*j.LDA+b.k/2)*panelWidth:], j.LDA
 	}
 	pa = w.packedA.get(roundUp(m, j.t.mr) * b.slots)
 	j.pack(pa, j.t.mr, j.a, r0, m, b)

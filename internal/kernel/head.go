@@ -128,20 +128,16 @@ func (c *CPU) HeadLossGrad(h *Head, losses, dh, dw []float32) {
 	panels := h.BF16 && c.isa.expPanels != nil && h.Smooth == 0 && h.SeqLen%2 == 0 && h.Rows%2 == 0
 	h.chunks(panels, func(lo, hi int) {
 		j := c.headChunk(h, losses, lo, hi, true, panels)
-		slots := 0
-		if panels {
-			slots = j.soft.ld
-		}
 		if dw != nil {
 			c.Gemm(&Gemm{
 				M: h.Vocab, N: h.Width, K: hi - lo, TransA: true, Accumulate: lo > 0 || !h.Fresh, KBlock: h.SeqLen,
-				A: j.soft.out, LDA: j.soft.ld, B: j.scaled, C: dw, BF16: h.BF16, expSlots: slots,
+				A: j.soft.out, LDA: j.soft.ld, B: j.scaled, C: dw, BF16: h.BF16, expPanels: panels,
 			})
 		}
 		if dh != nil {
 			c.Gemm(&Gemm{
 				M: hi - lo, N: h.Width, K: h.Vocab, A: j.soft.out, LDA: j.soft.ld, B: h.W, C: dh[lo*h.Width:],
-				BF16: h.BF16, expSlots: slots, rowScale: j.factor,
+				BF16: h.BF16, expPanels: panels, rowScale: j.factor,
 			})
 		}
 	})

@@ -31,7 +31,7 @@ func panelFloats(slots, columns int) int {
 // panelOf is where the slot of a row and, if it is the first of its panel, of a
 // column lies.
 func (o *operand) panelOf(row, column int) *float32 {
-	return ptr(o.x, (column/panelWidth*o.panels+row/2)*panelWidth)
+	return ptr(o.x, (column/panelWidth*o.ld+row/2)*panelWidth)
 }
 
 // halfOf is where an exponential lies, counted in halves.

@@ -76,13 +76,13 @@ func fence()
 func packTurn(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
 
 //go:noescape
-func packTurnPast(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+func packTurnPast(blocks int, src *float32, offsets *[16]int, dst *float32, width int)
 
 //go:noescape
 func packTurnBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
 
 //go:noescape
-func packTurnPastBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+func packTurnPastBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int)
 
 //go:noescape
 func addAVX512(dst []float32, x []float32)

@@ -6891,9 +6891,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func packTurnPast(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+// func packTurnPast(blocks int, src *float32, offsets *[16]int, dst *float32, width int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·packTurnPast(SB), NOSPLIT, $0-48
+TEXT ·packTurnPast(SB), NOSPLIT, $0-40
 	MOVQ blocks+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ offsets+16(FP), DX
@@ -7404,9 +7404,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func packTurnPastBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int, put int)
+// func packTurnPastBF16(blocks int, src *float32, offsets *[16]int, dst *float32, width int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·packTurnPastBF16(SB), NOSPLIT, $0-48
+TEXT ·packTurnPastBF16(SB), NOSPLIT, $0-40
 	MOVQ blocks+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ offsets+16(FP), DX

@@ -1,8 +1,6 @@
 package kernel
 
-import (
-	"math"
-)
+import "math"
 
 // operand is op(X) as packing sees it: element (r, k), where r runs over the
 // rows of A or the columns of B and k over the sum.
@@ -11,7 +9,7 @@ type operand struct {
 	ld      int
 	kStride bool // X is stored [k][r]: consecutive r lie side by side; else [r][k]
 	shared  bool // packed once for all threads, on cache lines
-	panels  int  // X is bf16 in panels of so many slots (see expPanels); r are its rows
+	panels  bool // X is a head's exponentials in panels of ld slots, and r are its rows
 }
 
 // at is where an element lies, its row and column as stored.
@@ -118,8 +116,8 @@ func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, 
 		if o.kStride {
 			row, column = column, row
 		}
-		if o.panels > 0 {
-			return fromHalf(asHalves(o.x)[halfOf(o.panels, row, column)])
+		if o.panels {
+			return fromHalf(asHalves(o.x)[halfOf(o.ld, row, column)])
 		}
 		return o.x[row*o.ld+column]
 	}

@@ -27,7 +27,7 @@ func copyRowsBy(lanes int, f func(k int, src *float32, stride int, dst *float32,
 // values (32 to be rounded to bf16). What no block is left for lies in a last one
 // that begins within the one before.
 func turn16(dst []float32, width int, o operand, r, rows, k, kc int, t *tile) int {
-	if o.panels > 0 {
+	if o.panels {
 		return turnOfPanels(dst, width, o, r, k, kc)
 	}
 	step, values := 16, 1 // of a slot
@@ -63,7 +63,7 @@ func turnOfPanels(dst []float32, width int, o operand, r, k, kc int) int {
 	}
 	done := n * panelWidth
 	_ = dst[done/2*width-1]
-	turnPanels(n, o.panelOf(r, k), 4*o.panels*panelWidth, &dst[0])
+	turnPanels(n, o.panelOf(r, k), 4*o.ld*panelWidth, &dst[0])
 	return done
 }
 
@@ -72,11 +72,11 @@ func turnOfPanels(dst []float32, width int, o operand, r, k, kc int) int {
 func turnBlocks(pairs, past bool, blocks int, src *float32, offsets *[16]int, dst *float32, width, put int) {
 	switch {
 	case pairs && past:
-		packTurnPastBF16(blocks, src, offsets, dst, width, put)
+		packTurnPastBF16(blocks, src, offsets, dst, width)
 	case pairs:
 		packTurnBF16(blocks, src, offsets, dst, width, put)
 	case past:
-		packTurnPast(blocks, src, offsets, dst, width, put)
+		packTurnPast(blocks, src, offsets, dst, width)
 	default:
 		packTurn(blocks, src, offsets, dst, width, put)
 	}

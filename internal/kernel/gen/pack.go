@@ -159,7 +159,12 @@ func packTurn(name string, bf16, past bool) {
 	if bf16 {
 		name += "BF16"
 	}
-	TEXT(name, NOSPLIT, "func(blocks int, src *float32, offsets *[16]int, dst *float32, width, put int)")
+	const mostRows = 12 // of packed A, side by side
+	signature := "func(blocks int, src *float32, offsets *[16]int, dst *float32, width, put int)"
+	if past {
+		signature = "func(blocks int, src *float32, offsets *[16]int, dst *float32, width int)"
+	}
+	TEXT(name, NOSPLIT, signature)
 	Pragma("noescape")
 	k, s, of, d := Load(Param("blocks"), GP64()), Load(Param("src"), GP64()), Load(Param("offsets"), GP64()), Load(Param("dst"), GP64())
 	width := Load(Param("width"), GP64())
@@ -181,7 +186,7 @@ func packTurn(name string, bf16, past bool) {
 		row := Mem{Base: s, Index: o, Scale: 1}
 		for line := 0; line < int(step); line += 64 {
 			PREFETCHT0(row.Offset(int(4*step) + line))
-			if !past && i < 12 {
+			if !past && i < mostRows {
 				PREFETCHT1(Mem{Base: next, Index: o, Scale: 1, Disp: line})
 			}
 		}

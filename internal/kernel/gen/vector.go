@@ -4,6 +4,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
+
+	"promptgen/internal/kernel/gen/approx"
 )
 
 func end() {
@@ -121,10 +123,7 @@ func (l level) exp2(x, n, y int) {
 
 // exp2Fraction sets register y to 2 to the power of register n, in [0,1).
 func (l level) exp2Fraction(n, y int) {
-	VMOVUPS(val("e5"), l.reg[y])
-	for _, c := range []string{"e4", "e3", "e2", "e1", "one"} {
-		VFMADD213PS(val(c), l.reg[n], l.reg[y])
-	}
+	approx.Polynomial([]Op{val("e5"), val("e4"), val("e3"), val("e2"), val("e1"), val("one")}, l.reg[n], l.reg[y])
 }
 
 func (l level) exp() {

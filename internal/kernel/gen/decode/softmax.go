@@ -4,6 +4,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
+
+	"promptgen/internal/kernel/gen/approx"
 )
 
 // scaled makes blocks of activations, each multiplied first by the 32 fp16 that
@@ -37,11 +39,14 @@ func softmax() {
 	b := newBlock(zmm)
 	blocks, n, x := Load(Param("blocks"), GP64()), Load(Param("n"), GP64()), Load(Param("x"), GP64())
 	pages, at, page := Load(Param("pages"), GP64()), Load(Param("at"), GP64()), GP64()
-	const power, fraction, sum, scale, off, coefficient = 2, 3, 7, 16, 17, 18
+	const power, fraction, sum, scale, off = 2, 3, 7, 16, 17
 	VBROADCASTSS(argument("scale"), zmm[scale])
 	VBROADCASTSS(argument("off"), zmm[off])
+	var coefficients []Op
 	for i, c := range exp2 {
-		VMOVUPS(c, zmm[coefficient+i])
+		r := zmm[off+1+i]
+		VMOVUPS(c, r)
+		coefficients = append(coefficients, r)
 	}
 	VXORPS(zmm[sum], zmm[sum], zmm[sum])
 	Label("block")
@@ -66,10 +71,7 @@ func softmax() {
 		VMOVUPS_Z(Mem{Base: x, Disp: 64 * i}, k, v)
 		VFMADD213PS(zmm[off], zmm[scale], v)
 		VREDUCEPS(U8(9), v, zmm[fraction])
-		VMOVAPS(zmm[coefficient], zmm[power])
-		for c := range len(exp2) - 1 {
-			VFMADD213PS(zmm[coefficient+1+c], zmm[fraction], zmm[power])
-		}
+		approx.Polynomial(coefficients, zmm[fraction], zmm[power])
 		VSCALEFPS_Z(v, zmm[power], k, v)
 		VADDPS(v, zmm[sum], zmm[sum])
 	}
