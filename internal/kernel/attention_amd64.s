@@ -275,8 +275,8 @@ DATA i_mul2<>+60(SB)/4, $0x846ca68b
 GLOBL i_mul2<>(SB), RODATA|NOPTR, $64
 
 // func attnRowsAVX512(p *byte)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attnRowsAVX512(SB), NOSPLIT, $40-8
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attnRowsAVX512(SB), NOSPLIT, $48-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -288,6 +288,8 @@ TEXT ·attnRowsAVX512(SB), NOSPLIT, $40-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
+	MOVQ 104(AX), CX
+	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
@@ -296,6 +298,26 @@ TEXT ·attnRowsAVX512(SB), NOSPLIT, $40-8
 	MOVQ 72(AX), R8
 
 tile:
+	MOVQ  120(AX), R9
+	MOVQ  40(SP), R10
+	TESTQ R9, R9
+	JZ    fetched
+
+fetch:
+	MOVQ 128(AX), R12
+	MOVQ R10, R11
+
+line:
+	PREFETCHT1 (R11)
+	ADDQ       $0x40, R11
+	DECQ       R12
+	JNZ        line
+	ADDQ       112(AX), R10
+	DECQ       R9
+	JNZ        fetch
+	MOVQ       R10, 40(SP)
+
+fetched:
 	MOVQ   (SP), R9
 	MOVQ   8(SP), R10
 	MOVQ   16(SP), R11
@@ -610,8 +632,8 @@ next:
 	RET
 
 // func attnColsAVX512(p *byte)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attnColsAVX512(SB), NOSPLIT, $40-8
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attnColsAVX512(SB), NOSPLIT, $48-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -623,11 +645,33 @@ TEXT ·attnColsAVX512(SB), NOSPLIT, $40-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
+	MOVQ 104(AX), CX
+	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
 
 tile:
+	MOVQ  120(AX), SI
+	MOVQ  40(SP), DI
+	TESTQ SI, SI
+	JZ    fetched
+
+fetch:
+	MOVQ 128(AX), R9
+	MOVQ DI, R8
+
+line:
+	PREFETCHT1 (R8)
+	ADDQ       $0x40, R8
+	DECQ       R9
+	JNZ        line
+	ADDQ       112(AX), DI
+	DECQ       SI
+	JNZ        fetch
+	MOVQ       DI, 40(SP)
+
+fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -945,8 +989,8 @@ next:
 	RET
 
 // func attnRowsBF16(p *byte)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attnRowsBF16(SB), NOSPLIT, $40-8
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attnRowsBF16(SB), NOSPLIT, $48-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -958,6 +1002,8 @@ TEXT ·attnRowsBF16(SB), NOSPLIT, $40-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
+	MOVQ 104(AX), CX
+	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
@@ -966,6 +1012,26 @@ TEXT ·attnRowsBF16(SB), NOSPLIT, $40-8
 	MOVQ 72(AX), R8
 
 tile:
+	MOVQ  120(AX), R9
+	MOVQ  40(SP), R10
+	TESTQ R9, R9
+	JZ    fetched
+
+fetch:
+	MOVQ 128(AX), R12
+	MOVQ R10, R11
+
+line:
+	PREFETCHT1 (R11)
+	ADDQ       $0x40, R11
+	DECQ       R12
+	JNZ        line
+	ADDQ       112(AX), R10
+	DECQ       R9
+	JNZ        fetch
+	MOVQ       R10, 40(SP)
+
+fetched:
 	MOVQ   (SP), R9
 	MOVQ   8(SP), R10
 	MOVQ   16(SP), R11
@@ -1840,8 +1906,8 @@ next:
 	RET
 
 // func attnColsBF16(p *byte)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attnColsBF16(SB), NOSPLIT, $40-8
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attnColsBF16(SB), NOSPLIT, $48-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -1853,11 +1919,33 @@ TEXT ·attnColsBF16(SB), NOSPLIT, $40-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
+	MOVQ 104(AX), CX
+	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
 
 tile:
+	MOVQ  120(AX), SI
+	MOVQ  40(SP), DI
+	TESTQ SI, SI
+	JZ    fetched
+
+fetch:
+	MOVQ 128(AX), R9
+	MOVQ DI, R8
+
+line:
+	PREFETCHT1 (R8)
+	ADDQ       $0x40, R8
+	DECQ       R9
+	JNZ        line
+	ADDQ       112(AX), DI
+	DECQ       SI
+	JNZ        fetch
+	MOVQ       DI, 40(SP)
+
+fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -5286,8 +5374,8 @@ whole:
 	RET
 
 // func attnRowsAVX2(p *byte)
-// Requires: AVX, FMA3
-TEXT ·attnRowsAVX2(SB), NOSPLIT, $40-8
+// Requires: AVX, FMA3, MMX+
+TEXT ·attnRowsAVX2(SB), NOSPLIT, $48-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -5299,6 +5387,8 @@ TEXT ·attnRowsAVX2(SB), NOSPLIT, $40-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
+	MOVQ 104(AX), CX
+	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
@@ -5306,6 +5396,26 @@ TEXT ·attnRowsAVX2(SB), NOSPLIT, $40-8
 	MOVQ 72(AX), DI
 
 tile:
+	MOVQ  120(AX), R8
+	MOVQ  40(SP), R9
+	TESTQ R8, R8
+	JZ    fetched
+
+fetch:
+	MOVQ 128(AX), R11
+	MOVQ R9, R10
+
+line:
+	PREFETCHT1 (R10)
+	ADDQ       $0x40, R10
+	DECQ       R11
+	JNZ        line
+	ADDQ       112(AX), R9
+	DECQ       R8
+	JNZ        fetch
+	MOVQ       R9, 40(SP)
+
+fetched:
 	MOVQ   (SP), R8
 	MOVQ   8(SP), R9
 	MOVQ   16(SP), R10
@@ -5558,8 +5668,8 @@ next:
 	RET
 
 // func attnColsAVX2(p *byte)
-// Requires: AVX, FMA3
-TEXT ·attnColsAVX2(SB), NOSPLIT, $40-8
+// Requires: AVX, FMA3, MMX+
+TEXT ·attnColsAVX2(SB), NOSPLIT, $48-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -5571,11 +5681,33 @@ TEXT ·attnColsAVX2(SB), NOSPLIT, $40-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
+	MOVQ 104(AX), CX
+	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
 
 tile:
+	MOVQ  120(AX), SI
+	MOVQ  40(SP), DI
+	TESTQ SI, SI
+	JZ    fetched
+
+fetch:
+	MOVQ 128(AX), R9
+	MOVQ DI, R8
+
+line:
+	PREFETCHT1 (R8)
+	ADDQ       $0x40, R8
+	DECQ       R9
+	JNZ        line
+	ADDQ       112(AX), DI
+	DECQ       SI
+	JNZ        fetch
+	MOVQ       DI, 40(SP)
+
+fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8

@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // attnHead is one head at work on one thread. Keys and values are copied
 // ("packed") as their block is first met; a block of queries then meets all
@@ -28,9 +31,14 @@ type attnHead struct {
 	lanes    attnLanes
 	prod     attnProduct
 	pass     attnPass
-	drop     int     // 1: with dropout
-	one      float32 // the factor of rows that are only copied
+	ahead    [8]attnAhead // what the head after this one will read and write
+	coming   []attnAhead  // what is left of it to be fetched
+	drop     int          // 1: with dropout
+	one      float32      // the factor of rows that are only copied
 }
+
+// aheadFloats is the most floats of one part of a head that is fetched ahead.
+const aheadFloats = 1 << 14
 
 const attnNoMax = -2e38 // below all scores; not infinite, for differences must not be NaN
 
@@ -90,14 +98,18 @@ func (h *attnHead) prepare(j *attnJob, head int) {
 		h.drop = 1
 	}
 	d := j.Dropout.row(0)
+	h.comes()
 	h.pass = attnPass{c: j.scale * math.Log2E, scale: j.scale, below: d.below, keep: d.scale}
 }
 
 // at is where row i (position in the sequence) of this head begins in a matrix
 // [rows, parts*width], in its given part.
-func (h *attnHead) at(i, part, parts int) int {
-	seq, head := h.head/h.Heads, h.head%h.Heads
-	return (seq*h.SeqLen+i)*parts*h.width + part*h.width + head*h.HeadDim
+func (h *attnHead) at(i, part, parts int) int { return h.headAt(h.head, i, part, parts) }
+
+// headAt is where row i of a head of the task begins.
+func (j *attnJob) headAt(head, i, part, parts int) int {
+	seq, head := head/j.Heads, head%j.Heads
+	return (seq*j.SeqLen+i)*parts*j.width + part*j.width + head*j.HeadDim
 }
 
 // operand is a matrix of the block's rows: queries, keys, values (parts of QKV).
@@ -201,6 +213,47 @@ func (h *attnHead) keysFor(j, p int) int {
 	return roundUp(min(h.n, p+t.nr), t.mr)
 }
 
+// multiply computes the product at hand, and fetches some of what is coming.
+func (h *attnHead) multiply(product func(*attnProduct)) {
+	if len(h.coming) > 0 {
+		r, p := &h.coming[0], &h.prod
+		p.ahead = *r
+		p.ahead.rows = min(h.code.tile.mr, (r.rows+p.tiles-1)/p.tiles)
+		n := p.ahead.rows * p.tiles
+		r.at += uintptr(n * r.ld)
+		if r.rows -= n; r.rows <= 0 {
+			h.coming = h.coming[1:]
+		}
+	}
+	product(&h.prod)
+}
+
+// comes plans what to fetch for the head after this one, if there is one and it fits
+// a core's own cache beside this one.
+func (h *attnHead) comes() {
+	h.coming = h.ahead[:0]
+	next := h.head + 1
+	if next >= h.Batch*h.Heads || h.SeqLen*h.HeadDim > aheadFloats {
+		return
+	}
+	add := func(x []float32, part, parts int) {
+		h.coming = append(h.coming, attnAhead{
+			at: uintptr(unsafe.Pointer(&x[h.headAt(next, 0, part, parts)])), ld: 4 * parts * h.width,
+			rows: h.SeqLen, lines: (h.HeadDim + lineFloats - 1) / lineFloats,
+		})
+	}
+	for part := range 3 {
+		add(h.QKV, part, 3)
+	}
+	add(h.Out, 0, 1)
+	if h.back {
+		add(h.dout, 0, 1)
+		for part := range 3 {
+			add(h.dqkv, part, 3)
+		}
+	}
+}
+
 // scores computes dst[keys, nr] = X·Yᵀ for keys from j on and the panel from
 // lane p on.
 func (h *attnHead) scores(dst, x, panels []float32, j, p int) {
@@ -212,7 +265,7 @@ func (h *attnHead) scores(dst, x, panels []float32, j, p int) {
 		b: &panels[p*h.slots], ldb: 4 * c.tile.nr,
 		c: &dst[p], ldc: 4 * c.block,
 	}
-	c.rows(&h.prod)
+	h.multiply(c.rows)
 }
 
 // setPass points the pass over the scores at the panel from lane p on.
@@ -254,7 +307,7 @@ func (h *attnHead) overKeys(x, y []float32, j int, grow bool) {
 		default:
 			h.prod.acc = 1
 		}
-		c.cols(&h.prod)
+		h.multiply(c.cols)
 	}
 }
 
@@ -279,7 +332,7 @@ func (h *attnHead) overQueries(dst, x, y []float32, j int) {
 			h.prod.db = t.mr / step * h.prod.ldb
 			h.prod.dk = -t.mr / step
 		}
-		c.rows(&h.prod)
+		h.multiply(c.rows)
 	}
 }
 

@@ -11,6 +11,8 @@ var (
 	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.b)-48]
 	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.c)-72]
 	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.acc)-96]
+	_ = [1]int{}[unsafe.Offsetof(attnProduct{}.ahead)-104]
+	_ = [1]int{}[unsafe.Offsetof(attnAhead{}.lines)-24]
 	_ = [1]int{}[unsafe.Offsetof(attnPass{}.lanes)-40]
 	_ = [1]int{}[unsafe.Offsetof(attnPass{}.masked)-56]
 	_ = [1]int{}[unsafe.Offsetof(attnPass{}.c)-64]

@@ -52,6 +52,7 @@ type worker struct {
 	attn    attnHead
 	row     buf
 	soft    buf // its tiles of a soft product
+	later   laterReads
 }
 
 // New starts a CPU. It fails when the machine lacks the instruction set asked

@@ -67,6 +67,11 @@ type gemmJob struct {
 	packs  int      // parts that packing them makes, of packGroup panels each
 	sum    []kBlock // all its blocks
 	blocks []kBlock // those of them that are packed together
+	next   struct { // what is packed after the next barrier
+		j, nc int     // columns
+		block *kBlock // nil: nothing
+	}
+	stage int // counts barriers
 
 	parts  []gemmPart // of C, for the threads
 	shares []int      // where each thread's begin
@@ -99,12 +104,12 @@ func (c *CPU) Gemm(g *Gemm) {
 			c.pool.runShares(len(j.parts), j.shareOf, j)
 		})
 	}
-	*j = gemmJob{parts: j.parts, shares: j.shares, sum: j.sum}
+	*j = gemmJob{parts: j.parts, shares: j.shares, sum: j.sum, stage: j.stage}
 }
 
 // prepare fills in the job; false means there is nothing to do.
 func (j *gemmJob) prepare(c *CPU, g *Gemm) bool {
-	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts, shares: j.shares, sum: j.sum}
+	*j = gemmJob{Gemm: *g, cpu: c, parts: j.parts, shares: j.shares, sum: j.sum, stage: j.stage}
 	if g.M <= 0 || g.N <= 0 {
 		return false
 	}

@@ -135,6 +135,13 @@ func (j *gemmJob) each(f func()) {
 				base += size
 			}
 			j.blocks = rest[:n]
+			j.next.j, j.next.nc, j.next.block = j.j, j.nc, nil
+			if n < len(rest) {
+				j.next.block = &rest[n]
+			} else if at := j.j + columns; at < j.N {
+				j.next.j, j.next.nc, j.next.block = at, min(columns, j.N-at), &j.sum[0]
+			}
+			j.stage++
 			f()
 		}
 	}
@@ -217,7 +224,7 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	t := j.t
 	part := &j.parts[i]
 	if j.soft != nil {
-		j.multiplySoft(w, part)
+		j.multiplySoft(w, part, i)
 		return
 	}
 	r0, end := part.r0, part.end
@@ -230,6 +237,7 @@ func (j *gemmJob) multiply(w *worker, i int) {
 	for n := range j.blocks {
 		b := &j.blocks[n]
 		pa, slots := j.packA(w, r0, m, b)
+		j.plan(w, i, n)
 		for p := lo; p < hi; p += group {
 			to := min(p+group, hi)
 			for q := p; q < to; q++ {
@@ -276,11 +284,11 @@ func (j *gemmJob) panel(w *worker, b *kBlock, pa []float32, slots int, c []float
 			acc = 1
 		}
 		if whole > 0 {
-			j.run(b, whole, k, at, length, ptr(pa, at*t.mr), slots*t.mr, q, ptr(c, 0), ldc, acc)
+			j.run(w, b, whole, k, at, length, ptr(pa, at*t.mr), slots*t.mr, q, ptr(c, 0), ldc, acc)
 		}
 		for r := whole * t.mr; r < m; r += t.mr {
 			edge := w.tile.get(t.mr * t.nr)
-			j.run(b, 1, k, at, length, ptr(pa, r*slots+at*t.mr), 0, q, ptr(edge, 0), t.nr, 0)
+			j.run(w, b, 1, k, at, length, ptr(pa, r*slots+at*t.mr), 0, q, ptr(edge, 0), t.nr, 0)
 			copyEdge(c[r*ldc:], ldc, edge, t.nr, min(t.mr, m-r), n, acc)
 		}
 		k += length
@@ -290,7 +298,7 @@ func (j *gemmJob) panel(w *worker, b *kBlock, pa []float32, slots int, c []float
 
 // run computes tiles below one another from packed rows of A, da apart, and panel q
 // of B, for the piece of the sum that begins at k and, in the panels, at slot at.
-func (j *gemmJob) run(b *kBlock, tiles, k, at, length int, a *float32, da, q int, c *float32, ldc, acc int) {
+func (j *gemmJob) run(w *worker, b *kBlock, tiles, k, at, length int, a *float32, da, q int, c *float32, ldc, acc int) {
 	t := j.t
 	slots := t.kSlots(length)
 	packed := b.base + (q*b.slots+at)*t.nr
@@ -300,7 +308,7 @@ func (j *gemmJob) run(b *kBlock, tiles, k, at, length int, a *float32, da, q int
 	case t.runDirect != nil: // a ragged panel, which is packed
 		t.runDirect(tiles, slots, a, da, ptr(j.pb, packed), t.nr, c, ldc, acc)
 	default:
-		t.run(tiles, slots, a, da, ptr(j.pb, packed), c, ldc, acc)
+		t.run(tiles, slots, a, da, ptr(j.pb, packed), c, ldc, acc, w.later.run())
 	}
 }
 

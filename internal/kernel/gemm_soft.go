@@ -33,7 +33,7 @@ func softRange(slots int) int {
 // multiplySoft computes a part of a soft product, all blocks of the sum for one
 // group of columns after another. Where a group begins does not depend on the
 // part, so neither do the sums.
-func (j *gemmJob) multiplySoft(w *worker, part *gemmPart) {
+func (j *gemmJob) multiplySoft(w *worker, part *gemmPart, i int) {
 	t, m := j.t, part.end-part.r0
 	packed := roundUp(m, t.mr)
 	pa := w.packedA.get(packed * slots(j.blocks))
@@ -43,6 +43,7 @@ func (j *gemmJob) multiplySoft(w *worker, part *gemmPart) {
 		j.pack(pa[at:], t.mr, j.a, part.r0, m, b)
 		at += packed * b.slots
 	}
+	j.plan(w, i, len(j.blocks)-1)
 	x, group, groups := w.soft.get(roundUp(m, panelRows)*softColumns), softColumns/t.nr, softGroups(j.nc)
 	for g := groups * part.strip / part.strips; g < groups*(part.strip+1)/part.strips; g++ {
 		columns := min(softColumns, j.nc-g*softColumns)

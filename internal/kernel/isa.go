@@ -41,8 +41,8 @@ type tile struct {
 
 	// run computes tiles below one another, C[tiles*mr,nr] = A·B, or += if acc is
 	// not 0. A is packed [k][mr], da floats from tile to tile, B [k][nr]; rows of C
-	// are ldc floats apart.
-	run func(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int)
+	// are ldc floats apart. later is the first field of an ahead.
+	run func(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int, later *int)
 
 	// runDirect does the same with B as it is stored, rows ldb floats apart.
 	runDirect func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)

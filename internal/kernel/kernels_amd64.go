@@ -5,22 +5,22 @@
 package kernel
 
 //go:noescape
-func tile12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+func tile12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 
 //go:noescape
-func tile8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+func tile8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 
 //go:noescape
-func tileBF12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+func tileBF12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 
 //go:noescape
-func tileBF8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+func tileBF8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 
 //go:noescape
-func tileBF8x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+func tileBF8x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 
 //go:noescape
-func tile6x16(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int)
+func tile6x16(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 
 //go:noescape
 func direct4x64(tiles int, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc int, acc int)

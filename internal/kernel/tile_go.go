@@ -2,7 +2,7 @@ package kernel
 
 import "unsafe"
 
-func tilesGo(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int) {
+func tilesGo(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int, _ *int) {
 	for i := range tiles {
 		tileGo(k, off(a, 4*i*da), b, off(c, 4*i*2*ldc), ldc, acc)
 	}

@@ -21,6 +21,8 @@ const (
 	prodB, prodLDB, prodDB     = 48, 56, 64
 	prodC, prodLDC             = 72, 80
 	prodScale, prodAcc         = 88, 96
+	prodAhead, prodAheadLD     = 104, 112
+	prodAheadRows, prodLines   = 120, 128
 	attnVectors                = 2   // registers of a row of scores
 	laneField                  = 256 // bytes of a field of attnLanes
 	laneMax, laneSum, laneGrow = 0 * laneField, 1 * laneField, 2 * laneField
@@ -124,9 +126,9 @@ func (t *attnTile) emit(name string) {
 	}
 	// What changes from tile to tile lives on the stack: pointers that have moved
 	// past the end of their memory must not be seen by the garbage collector.
-	local := AllocLocal(8 * 5)
+	local := AllocLocal(8 * 6)
 	moving := map[int]Mem{}
-	for i, off := range []int{prodA, prodB, prodK, prodScale, prodTiles} {
+	for i, off := range []int{prodA, prodB, prodK, prodScale, prodTiles, prodAhead} {
 		moving[off] = local.Offset(8 * i)
 		r := get(off)
 		MOVQ(r, moving[off])
@@ -157,6 +159,7 @@ func (t *attnTile) emit(name string) {
 	}
 	l := t.l
 	Label("tile")
+	fetchRows(field, moving[prodAhead])
 	MOVQ(moving[prodA], t.a)
 	MOVQ(moving[prodB], t.b)
 	MOVQ(moving[prodK], t.k)
@@ -216,6 +219,29 @@ func (t *attnTile) emit(name string) {
 	DECQ(moving[prodTiles])
 	JNZ(LabelRef("tile"))
 	end()
+}
+
+// fetchRows asks for so many rows of so many cache lines, at the place that next
+// holds, and has next go on behind them.
+func fetchRows(field func(off int) Mem, next Mem) {
+	n, at, line, left := GP64(), GP64(), GP64(), GP64()
+	MOVQ(field(prodAheadRows), n)
+	MOVQ(next, at)
+	TESTQ(n, n)
+	JZ(LabelRef("fetched"))
+	Label("fetch")
+	MOVQ(field(prodLines), left)
+	MOVQ(at, line)
+	Label("line")
+	PREFETCHT1(Mem{Base: line})
+	ADDQ(Imm(64), line)
+	DECQ(left)
+	JNZ(LabelRef("line"))
+	ADDQ(field(prodAheadLD), at)
+	DECQ(n)
+	JNZ(LabelRef("fetch"))
+	MOVQ(at, next)
+	Label("fetched")
 }
 
 // attentionRows emits what moves rows between matrices of different strides,

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	tileSignature   = "func(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int)"
+	tileSignature   = "func(tiles, k int, a *float32, da int, b, c *float32, ldc, acc int, later *int)"
 	directSignature = "func(tiles, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc, acc int)"
 )
 
@@ -23,6 +23,50 @@ type tileCode struct {
 	ldb        Register // of a direct tile, whose B is not packed: bytes between its rows
 	ahead      Register // eight of them
 	next       Register // of packed B: what the call after this one reads
+	later      aheadCode
+}
+
+// aheadCode fetches what a kernel.ahead says, a line at a time.
+type aheadCode struct{ at, step, left Register }
+
+// Fields of kernel.ahead.
+const aheadAt, aheadStep, aheadLeft, aheadLines, aheadJump, aheadRows = 0, 8, 16, 24, 32, 40
+
+func (f *aheadCode) field(off int) Mem { return Mem{Base: Load(Param("later"), GP64()), Disp: off} }
+
+func (f *aheadCode) load() {
+	f.at, f.step, f.left = GP64(), GP64(), GP64()
+	MOVQ(f.field(aheadAt), f.at)
+	MOVQ(f.field(aheadStep), f.step)
+	MOVQ(f.field(aheadLeft), f.left)
+}
+
+// line fetches a line. Behind the last of a row, more has it go on.
+func (f *aheadCode) line() {
+	PREFETCHT1(Mem{Base: f.at})
+	ADDQ(f.step, f.at)
+	DECQ(f.left)
+	JZ(LabelRef("more"))
+	Label("went_on")
+}
+
+func (f *aheadCode) more() {
+	Label("more")
+	DECQ(f.field(aheadRows))
+	JL(LabelRef("no_more"))
+	MOVQ(f.field(aheadLines), f.left)
+	ADDQ(f.field(aheadJump), f.at)
+	JMP(LabelRef("went_on"))
+	Label("no_more")
+	XORQ(f.step, f.step)
+	MOVQ(I64(1<<62), f.left)
+	JMP(LabelRef("went_on"))
+}
+
+func (f *aheadCode) store() {
+	MOVQ(f.at, f.field(aheadAt))
+	MOVQ(f.step, f.field(aheadStep))
+	MOVQ(f.left, f.field(aheadLeft))
 }
 
 func (t *tileCode) breg(j int) int { return t.mr*t.nv + j }
@@ -71,6 +115,7 @@ func (t *tileCode) emit(name string, direct bool) {
 		SHLQ(Imm(3), t.ahead)
 	} else {
 		t.next = t.whatFollows()
+		t.later.load()
 	}
 	tiles, nextA := Load(Param("tiles"), GP64()), Load(Param("a"), GP64())
 	t.k, t.a, t.b, t.c = GP64(), GP64(), GP64(), Load(Param("c"), GP64())
@@ -85,7 +130,13 @@ func (t *tileCode) emit(name string, direct bool) {
 	LEAQ(Mem{Base: nextA, Index: da, Scale: 4}, nextA)
 	DECQ(tiles)
 	JNZ(LabelRef("tile"))
+	if direct {
+		end()
+		return
+	}
+	t.later.store()
 	end()
+	t.later.more()
 }
 
 // whatFollows is where the panel ends that all tiles of a call meet, and the one
@@ -127,6 +178,7 @@ func (t *tileCode) one(ldc Register) {
 	if t.next != nil {
 		PREFETCHT1(Mem{Base: t.next})
 		ADDQ(Imm(64), t.next)
+		t.later.line()
 	}
 	for u := range t.unroll {
 		t.step(u)

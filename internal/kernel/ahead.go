@@ -1,0 +1,95 @@
+package kernel
+
+import "unsafe"
+
+// ahead is memory that a thread needs later: rows of cache lines, fetched one by
+// one while it multiplies, when memory has little to do. The assembly knows the
+// order of the fields.
+type ahead struct {
+	at    int // address of the line to fetch
+	step  int // from line to line; 0: there is nothing left to fetch
+	left  int // lines of this row
+	lines int // of a row
+	jump  int // from behind a row to the next one
+	rows  int // behind this one
+}
+
+// aheadOf is so many rows of so many floats from p on, stride floats apart.
+func aheadOf(p *float32, rows, floats, stride int) ahead {
+	lines := (floats + lineFloats - 1) / lineFloats
+	return ahead{
+		at: int(uintptr(unsafe.Pointer(p))), step: lineFloats * 4,
+		left: lines, lines: lines, jump: 4 * (stride - lines*lineFloats), rows: rows - 1,
+	}
+}
+
+// ahead is the elements that packing rows [r, r+rows) and sum [k, k+kc) reads.
+func (o *operand) ahead(r, rows, k, kc int) ahead {
+	switch {
+	case o.panels && o.kStride:
+		return aheadOf(o.panelOf(k, r), (rows+panelWidth-1)/panelWidth, kc/2*panelWidth, o.ld*panelWidth)
+	case o.panels:
+		return aheadOf(o.panelOf(r, k), (kc+panelWidth-1)/panelWidth, rows/2*panelWidth, o.ld*panelWidth)
+	case o.kStride:
+		return aheadOf(o.at(k, r), kc, rows, o.ld)
+	}
+	return aheadOf(o.at(r, k), rows, kc, o.ld)
+}
+
+// laterReads is what a thread fetches while it multiplies.
+type laterReads struct {
+	soon  ahead // rows of A that it packs next
+	then  ahead // its share of B after the next barrier
+	stage int   // of the job that then belongs to
+}
+
+// run is what a product's tiles are to fetch.
+func (l *laterReads) run() *int {
+	if l.soon.step > 0 {
+		return &l.soon.at
+	}
+	return &l.then.at
+}
+
+// plan sets what is fetched while part i multiplies block n of those at hand.
+func (j *gemmJob) plan(w *worker, i, n int) {
+	l := &w.later
+	l.soon = ahead{at: int(uintptr(unsafe.Pointer(w)))}
+	if l.stage != j.stage {
+		l.stage, l.then = j.stage, l.soon
+		if j.next.block != nil {
+			l.then = j.shareOfB(w.id)
+		}
+	}
+	part, first, end := &j.parts[i], j.shares[w.id], len(j.parts)
+	if w.id+1 < len(j.shares) {
+		end = j.shares[w.id+1]
+	}
+	block := &j.blocks[0]
+	switch {
+	case n+1 < len(j.blocks):
+		block = &j.blocks[n+1]
+	case i+1 < end && i >= first:
+		if j.parts[i+1].r0 == part.r0 {
+			return
+		}
+		part = &j.parts[i+1]
+	case j.next.block != nil && j.next.j == j.j && first < end:
+		part, block = &j.parts[first], j.next.block
+	default:
+		return
+	}
+	l.soon = j.a.ahead(part.r0, part.end-part.r0, block.k, block.kc)
+}
+
+// shareOfB is what worker id will read of B where the next columns, or blocks of the
+// sum, are packed.
+func (j *gemmJob) shareOfB(id int) ahead {
+	group := j.packGroup() * j.t.nr
+	groups, threads := (j.next.nc+group-1)/group, len(j.shares)
+	lo, hi := groups*id/threads*group, min(groups*(id+1)/threads*group, j.next.nc)
+	if lo >= hi {
+		return ahead{at: int(uintptr(unsafe.Pointer(j)))}
+	}
+	return j.b.ahead(j.next.j+lo, hi-lo, j.next.block.k, j.next.block.kc)
+}
