@@ -38,13 +38,19 @@ func (o *operand) ahead(r, rows, k, kc int) ahead {
 
 // laterReads is what a thread fetches while it multiplies.
 type laterReads struct {
-	soon  ahead // rows of A that it packs next
-	then  ahead // its share of B after the next barrier
-	stage int   // of the job that then belongs to
+	out   [3]ahead // what the epilogue of the columns at hand touches beside C
+	soon  ahead    // rows of A that it packs next
+	then  ahead    // its share of B after the next barrier
+	stage int      // of the job that then belongs to
 }
 
 // run is what a product's tiles are to fetch.
 func (l *laterReads) run() *int {
+	for i := range l.out {
+		if l.out[i].step > 0 {
+			return &l.out[i].at
+		}
+	}
 	if l.soon.step > 0 {
 		return &l.soon.at
 	}
@@ -60,6 +66,9 @@ func (j *gemmJob) plan(w *worker, i, n int) {
 		if j.next.block != nil {
 			l.then = j.shareOfB(w.id)
 		}
+	}
+	for o := range l.out {
+		l.out[o] = l.soon
 	}
 	part, first, end := &j.parts[i], j.shares[w.id], len(j.parts)
 	if w.id+1 < len(j.shares) {
@@ -92,4 +101,13 @@ func (j *gemmJob) shareOfB(id int) ahead {
 		return ahead{at: int(uintptr(unsafe.Pointer(j)))}
 	}
 	return j.b.ahead(j.next.j+lo, hi-lo, j.next.block.k, j.next.block.kc)
+}
+
+// planOut has rows [r0,end) and columns [lo,hi) of what the epilogue touches fetched.
+func (j *gemmJob) planOut(w *worker, r0, end, lo, hi int) {
+	for i, x := range [...][]float32{j.PreAct, j.Through, j.Residual} {
+		if x != nil {
+			w.later.out[i] = aheadOf(ptr(x, r0*j.LDC+lo), end-r0, hi-lo, j.LDC)
+		}
+	}
 }

@@ -219,15 +219,6 @@ func (g *Gemm) epilogue() bool {
 	return g.Bias != nil || g.PreAct != nil || g.Act != ActNone || g.Dropout.P > 0 || g.Residual != nil || g.Through != nil || g.rowScale != nil
 }
 
-// fetch asks for what finish will touch beside C, which is in the cache.
-func (j *gemmJob) fetch(r, lo, hi int) {
-	for _, x := range [...][]float32{j.PreAct, j.Through, j.Residual} {
-		if x != nil {
-			j.cpu.isa.fetch(x[r*j.LDC+lo:][:hi-lo])
-		}
-	}
-}
-
 // finish applies the epilogue to columns [lo,hi) of row r.
 func (j *gemmJob) finish(r, lo, hi int) {
 	v, at := &j.cpu.isa.vectors, r*j.LDC+lo

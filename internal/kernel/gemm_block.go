@@ -9,7 +9,6 @@ const (
 	maxPieces = 32   // pieces of the sum in a block
 	ncGroup   = 256  // columns finished (bias, activation…) at a time
 	ncPack    = 96   // columns of B packed at a time, of whole panels
-	rowsAhead = 2    // what finishing a row reads or writes is fetched so much earlier
 )
 
 // kBlock is a part of the sum that one panel holds. It falls into pieces, each
@@ -240,17 +239,18 @@ func (j *gemmJob) multiply(w *worker, i int) {
 		j.plan(w, i, n)
 		for p := lo; p < hi; p += group {
 			to := min(p+group, hi)
+			from, upTo := j.j+p*t.nr, j.j+min(to*t.nr, j.nc)
+			last := b.k+b.kc == j.K && j.epilogue()
+			if last {
+				j.planOut(w, r0, end, from, upTo)
+			}
 			for q := p; q < to; q++ {
 				j.panel(w, b, pa, slots, j.C[r0*j.LDC+j.j+q*t.nr:], j.LDC, m, q)
 			}
-			if b.k+b.kc < j.K || !j.epilogue() {
+			if !last {
 				continue
 			}
-			from, upTo := j.j+p*t.nr, j.j+min(to*t.nr, j.nc)
 			for r := r0; r < end; r++ {
-				if r+rowsAhead < end {
-					j.fetch(r+rowsAhead, from, upTo)
-				}
 				j.finish(r, from, upTo)
 			}
 		}
