@@ -48,6 +48,7 @@ type jobs struct {
 type worker struct {
 	id      int // its place among the workers
 	packedA buf // its block of A
+	packed  packedRows
 	tile    buf // one tile of C at a ragged edge
 	attn    attnHead
 	row     buf

@@ -89,10 +89,11 @@ func (j *gemmJob) mostRows() int {
 	return max(j.t.mr, min(mcMax, mcMax*kcMax/slots(j.sum))/j.t.mr*j.t.mr)
 }
 
-// lastStrips is how many strips the last rows fall into: as many as leave the
-// packing of A, which each of them repeats, a small part of the work.
+// lastStrips is how many strips the last rows fall into: small ones, so that no
+// thread waits long, but as many as leave the packing of A, which each thread that
+// takes one repeats, a small part of the work.
 func (j *gemmJob) lastStrips() int {
-	columns := 192
+	columns := 64
 	if j.t.pairs { // twice as fast
 		columns *= 2
 	}
@@ -263,8 +264,27 @@ func (j *gemmJob) packA(w *worker, r0, m int, b *kBlock) (pa []float32, slots in
 		return j.A[(r0/panelWidth*j.LDA+b.k/2)*panelWidth:], j.LDA
 	}
 	pa = w.packedA.get(roundUp(m, j.t.mr) * b.slots)
-	j.pack(pa, j.t.mr, j.a, r0, m, b)
+	if w.packs(j.stage, r0, m, b.k) {
+		j.pack(pa, j.t.mr, j.a, r0, m, b)
+	}
 	return pa, b.slots
+}
+
+// packedRows is which rows of A a thread has packed: strips of the same rows follow
+// one another.
+type packedRows struct {
+	stage, r0, rows int
+	k               int // where the block of the sum begins; -1: all blocks
+}
+
+// packs tells whether rows of A are still to be packed.
+func (w *worker) packs(stage, r0, rows, k int) bool {
+	now := packedRows{stage, r0, rows, k}
+	if w.packed == now {
+		return false
+	}
+	w.packed = now
+	return true
 }
 
 // panel multiplies m packed rows, so many slots each, by panel q of B, to c: whole

@@ -37,11 +37,13 @@ func (j *gemmJob) multiplySoft(w *worker, part *gemmPart, i int) {
 	t, m := j.t, part.end-part.r0
 	packed := roundUp(m, t.mr)
 	pa := w.packedA.get(packed * slots(j.blocks))
-	at := 0
-	for n := range j.blocks {
-		b := &j.blocks[n]
-		j.pack(pa[at:], t.mr, j.a, part.r0, m, b)
-		at += packed * b.slots
+	if w.packs(j.stage, part.r0, m, -1) {
+		at := 0
+		for n := range j.blocks {
+			b := &j.blocks[n]
+			j.pack(pa[at:], t.mr, j.a, part.r0, m, b)
+			at += packed * b.slots
+		}
 	}
 	j.plan(w, i, len(j.blocks)-1)
 	x, group, groups := w.soft.get(roundUp(m, panelRows)*softColumns), softColumns/t.nr, softGroups(j.nc)
