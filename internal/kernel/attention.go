@@ -84,9 +84,12 @@ func (j *attnJob) part(w *worker, i int) {
 // over sequences and heads of these sizes, whatever the instruction set.
 func attentionScratch(seqLen, headDim int, back bool) int {
 	most := 0
-	for _, shape := range [][2]int{{attnGoBlock, attnGoLanes}, {48, 16}, {64, 32}} {
+	for _, shape := range []attnCode{
+		{block: attnGoBlock, tile: tile{nr: attnGoLanes}, grain: attnGoLanes},
+		{block: 48, tile: tile{nr: 16}, grain: 16}, {block: 64, tile: tile{nr: 32}, grain: 16},
+	} {
 		var h attnHead
-		most = max(most, h.layout(nil, attnLayout{seqLen, headDim, shape[0], shape[1], back, true}))
+		most = max(most, h.layout(nil, attnLayout{seqLen, headDim, shape.ld(headDim), shape.block, back, true}))
 	}
 	return most
 }

@@ -17,6 +17,18 @@ func attnRowsBF16(p *byte)
 func attnColsBF16(p *byte)
 
 //go:noescape
+func attnRowsWideAVX512(p *byte)
+
+//go:noescape
+func attnColsWideAVX512(p *byte)
+
+//go:noescape
+func attnRowsWideBF16(p *byte)
+
+//go:noescape
+func attnColsWideBF16(p *byte)
+
+//go:noescape
 func attnSoftAVX512(p *byte)
 
 //go:noescape

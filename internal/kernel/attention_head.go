@@ -14,7 +14,8 @@ type attnHead struct {
 	mem  buf
 	laid attnLayout // what mem is cut for
 
-	ld     int // floats of a packed row of HeadDim: a multiple of a panel
+	ld     int // floats of a packed row of HeadDim
+	ldKey  int // the same of a row of keys
 	slots  int // steps of a sum over HeadDim
 	k, v   []float32
 	kz     []float32 // bf16: K as pairs of rows
@@ -44,7 +45,7 @@ const attnNoMax = -2e38 // below all scores; not infinite, for differences must 
 
 // attnLayout is what the cut of a head's memory depends on.
 type attnLayout struct {
-	seqLen, dim, block, nr int
+	seqLen, dim, ld, block int
 	back, pairs            bool
 }
 
@@ -62,7 +63,7 @@ func (h *attnHead) layout(mem []float32, l attnLayout) int {
 		}
 		total += n
 	}
-	ld, keys, square := roundUp(l.dim, l.nr), roundUp(l.seqLen, block), block*block
+	ld, keys, square := l.ld, roundUp(l.seqLen, block), block*block
 	cut(&h.k, true, keys*ld)
 	cut(&h.v, true, keys*ld)
 	cut(&h.kz, back && pairs, keys*ld/2)
@@ -84,8 +85,12 @@ func (h *attnHead) layout(mem []float32, l attnLayout) int {
 func (h *attnHead) prepare(j *attnJob, head int) {
 	h.attnJob, h.head = j, head
 	t := &j.code.tile
-	h.ld, h.slots = roundUp(j.HeadDim, t.nr), t.kSlots(j.HeadDim)
-	if l := (attnLayout{j.SeqLen, j.HeadDim, j.code.block, t.nr, j.back, t.pairs}); l != h.laid {
+	h.ld, h.slots = j.code.ld(j.HeadDim), t.kSlots(j.HeadDim)
+	h.ldKey = h.ld
+	if t.pairs {
+		h.ldKey = roundUp(h.ld, attnBF16Columns) / 2
+	}
+	if l := (attnLayout{j.SeqLen, j.HeadDim, h.ld, j.code.block, j.back, t.pairs}); l != h.laid {
 		h.laid = l
 		mem := h.mem.get(h.layout(nil, l))
 		h.layout(mem, l)
@@ -153,12 +158,7 @@ func (h *attnHead) query(q int) {
 }
 
 // key is where position j begins in K, V and their gradients as rows.
-func (h *attnHead) key(j int) int {
-	if h.code.tile.pairs {
-		return j * h.ld / 2
-	}
-	return j * h.ld
-}
+func (h *attnHead) key(j int) int { return j * h.ldKey }
 
 // panels packs rows as the right operand of a product over HeadDim.
 func (h *attnHead) panels(dst []float32, o operand) {
@@ -173,9 +173,8 @@ func (h *attnHead) panels(dst []float32, o operand) {
 func (h *attnHead) rows(dst []float32, o operand, pad int) {
 	c := h.code
 	if c.tile.pairs {
-		ld := h.ld / 2
-		c.bf16(&dst[0], 4*ld, &o.x[0], 4*o.ld, h.n, h.HeadDim)
-		clear(dst[h.n*ld : pad*ld])
+		c.bf16(&dst[0], 4*h.ldKey, &o.x[0], 4*o.ld, h.n, h.HeadDim)
+		clear(dst[h.n*h.ldKey : pad*h.ldKey])
 		return
 	}
 	c.scale(&dst[0], 4*h.ld, &o.x[0], 4*o.ld, &h.one, 0, h.n, h.HeadDim)
@@ -290,7 +289,7 @@ func (h *attnHead) overKeys(x, y []float32, j int, grow bool) {
 	if t.pairs {
 		step = 2
 	}
-	for p := 0; p < h.ld; p += t.nr {
+	c.across(h.ld, c.cols, c.colsWide, func(product func(*attnProduct), p int) {
 		h.prod = attnProduct{
 			tiles: roundUp(h.n, t.mr) / t.mr, k: c.block / step,
 			a: &x[0], lda: 4 * c.block, da: 4 * t.mr,
@@ -307,8 +306,8 @@ func (h *attnHead) overKeys(x, y []float32, j int, grow bool) {
 		default:
 			h.prod.acc = 1
 		}
-		h.multiply(c.cols)
-	}
+		h.multiply(product)
+	})
 }
 
 // overQueries adds X·Y to rows of dst, where X is [key][query] of the block from
@@ -319,7 +318,7 @@ func (h *attnHead) overQueries(dst, x, y []float32, j int) {
 	if t.pairs {
 		size, step = 2, 2
 	}
-	for p := 0; p < h.ld; p += t.nr {
+	c.across(h.ld, c.rows, c.rowsWide, func(product func(*attnProduct), p int) {
 		h.prod = attnProduct{
 			tiles: c.block / t.mr, k: (h.n + step - 1) / step,
 			a: &x[0], lda: size * c.block, da: size * c.block * t.mr,
@@ -332,8 +331,8 @@ func (h *attnHead) overQueries(dst, x, y []float32, j int) {
 			h.prod.db = t.mr / step * h.prod.ldb
 			h.prod.dk = -t.mr / step
 		}
-		h.multiply(c.rows)
-	}
+		h.multiply(product)
+	})
 }
 
 // round rounds a block of scores, where operands are rounded but stay fp32.

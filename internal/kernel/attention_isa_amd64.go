@@ -23,7 +23,7 @@ var (
 
 func attnAVX2(round bool) attnCode {
 	return attnCode{
-		tile: tile{mr: 6, nr: 16, round: round}, block: 48,
+		tile: tile{mr: 6, nr: 16, round: round}, block: 48, grain: 16,
 		rows:     product(attnRowsAVX2),
 		cols:     product(attnColsAVX2),
 		soft:     passes(attnSoftAVX2, attnSoftDropAVX2),
@@ -34,9 +34,11 @@ func attnAVX2(round bool) attnCode {
 
 func attnAVX512(round bool) attnCode {
 	return attnCode{
-		tile: tile{mr: 8, nr: 32, round: round}, block: 64,
+		tile: tile{mr: 8, nr: 32, round: round}, block: 64, grain: 16,
 		rows:     product(attnRowsAVX512),
 		cols:     product(attnColsAVX512),
+		rowsWide: product(attnRowsWideAVX512),
+		colsWide: product(attnColsWideAVX512),
 		soft:     passes(attnSoftAVX512, attnSoftDropAVX512),
 		softBack: passes(attnSoftBackAVX512, attnSoftBackDropAVX512),
 		scale:    attnScaleAVX512, dots: attnDotsAVX512, bf16: attnBF16,
@@ -48,6 +50,7 @@ func attnPairs() attnCode {
 	a := attnAVX512(false)
 	a.tile.pairs = true
 	a.rows, a.cols = product(attnRowsBF16), product(attnColsBF16)
+	a.rowsWide, a.colsWide = product(attnRowsWideBF16), product(attnColsWideBF16)
 	a.soft = passes(attnSoftBF16, attnSoftDropBF16)
 	a.softBack = passes(attnSoftBackBF16, attnSoftBackDropBF16)
 	return a

@@ -12,8 +12,11 @@ import (
 type attnCode struct {
 	tile  tile // mr keys by nr queries; how operands are packed
 	block int  // queries, and keys, of a block: a multiple of mr and of nr
+	grain int  // columns of HeadDim are filled up to a multiple of it, but at least nr
 
 	rows, cols     func(p *attnProduct) // A as [m][k], as [k][m]
+	rowsWide       func(p *attnProduct) // the same for nr+grain columns; nil where grain is nr
+	colsWide       func(p *attnProduct)
 	soft, softBack [2]func(p *attnPass) // without and with dropout
 
 	scale func(dst *float32, ldd int, src *float32, lds int, factor *float32, step, rows, cols int) // dst = factor*src
@@ -21,7 +24,26 @@ type attnCode struct {
 	bf16  func(dst *float32, ldd int, src *float32, lds, rows, cols int) // dst = src in bf16; for pairs
 }
 
-const attnBlockMax = 64
+// ld is the length of a packed row of HeadDim.
+func (c *attnCode) ld(dim int) int { return max(roundUp(dim, c.grain), c.tile.nr) }
+
+// across calls f with a product of each panel of HeadDim's columns, and where it
+// begins.
+func (c *attnCode) across(ld int, narrow, wide func(p *attnProduct), f func(product func(p *attnProduct), p int)) {
+	nr := c.tile.nr
+	for p := 0; p < ld; p += nr {
+		if left := ld - p; left > nr && left < 2*nr {
+			f(wide, p)
+			return
+		}
+		f(narrow, p)
+	}
+}
+
+const (
+	attnBlockMax    = 64
+	attnBF16Columns = 32 // bf16 fills rows up to a multiple of these
+)
 
 // attnLanes holds numbers of the queries of a block. The assembly knows the
 // order of its fields.
@@ -82,7 +104,7 @@ type attnPass struct {
 // attnGo are the kernels in Go.
 func attnGo(round bool) attnCode {
 	return attnCode{
-		tile: tile{mr: 2, nr: 4, round: round}, block: attnGoBlock,
+		tile: tile{mr: 2, nr: 4, round: round}, block: attnGoBlock, grain: attnGoLanes,
 		rows:     func(p *attnProduct) { p.runGo(p.lda, 4) },
 		cols:     func(p *attnProduct) { p.runGo(4, p.lda) },
 		soft:     [2]func(*attnPass){func(p *attnPass) { p.softGo(false) }, func(p *attnPass) { p.softGo(true) }},

@@ -50,7 +50,7 @@ func (a *attnCase) check(t testing.TB, cpu *kernel.CPU, tol float64) {
 }
 
 func TestAttention(t *testing.T) {
-	shapes := [][4]int{{1, 1, 1, 1}, {2, 5, 3, 7}, {1, 97, 2, 16}, {2, 130, 1, 64}, {1, 200, 2, 24}, {1, 64, 2, 64}, {1, 257, 1, 80}}
+	shapes := [][4]int{{1, 1, 1, 1}, {2, 5, 3, 7}, {1, 97, 2, 16}, {2, 130, 1, 64}, {2, 130, 2, 48}, {1, 200, 2, 24}, {1, 64, 2, 64}, {1, 257, 1, 80}}
 	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
 		for _, s := range shapes {
 			for _, drop := range []float32{0, 0.2} {

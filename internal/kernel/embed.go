@@ -29,8 +29,9 @@ func (c *CPU) EmbedBackward(dwte, dwpe, dy []float32, ids []int32, seqLen, width
 	if width <= 0 {
 		return
 	}
-	// Rows repeat, so the threads share the columns out.
-	step := max(64, roundUp((width+4*c.Threads()-1)/(4*c.Threads()), lineFloats))
+	// Rows repeat, so the threads share the columns out, as many parts for each.
+	parts := c.Threads() * max(1, min(4, width/(64*c.Threads())))
+	step := roundUp((width+parts-1)/parts, lineFloats)
 	c.embedJob = embedJob{c, true, dy, dwte, dwpe, ids, seqLen, width, d, step}
 	c.pool.run((width+step-1)/step, &c.embedJob)
 	c.embedJob = embedJob{}

@@ -37,10 +37,10 @@ const (
 	passC, passScale, passBelow, passKeep, passJ = 64, 68, 72, 76, 80
 )
 
-// attnTile is the micro-kernel of attention: tiles of mr rows by two registers.
+// attnTile is the micro-kernel of attention: tiles of mr rows by nv registers.
 type attnTile struct {
 	l        level
-	mr       int
+	mr, nv   int
 	cols     bool // A is stored [k][m]; else [m][k]
 	multiply func(acc, b, a int)
 
@@ -65,11 +65,15 @@ func (l level) attnBlock() int { // queries and keys of a block
 // attentionProducts emits the products with a stored A of either order.
 func attentionProducts(l level) {
 	fma := func(acc, b, a int) { VFMADD231PS(l.reg[b], l.reg[a], l.reg[acc]) }
-	(&attnTile{l: l, mr: l.attnRows(), multiply: fma}).emit("attnRows" + l.suffix)
-	(&attnTile{l: l, mr: l.attnRows(), multiply: fma, cols: true}).emit("attnCols" + l.suffix)
+	both := func(nv int, suffix string, multiply func(acc, b, a int)) {
+		(&attnTile{l: l, mr: l.attnRows(), nv: nv, multiply: multiply}).emit("attnRows" + suffix)
+		(&attnTile{l: l, mr: l.attnRows(), nv: nv, multiply: multiply, cols: true}).emit("attnCols" + suffix)
+	}
+	both(attnVectors, l.suffix, fma)
 	if l.wide() {
-		(&attnTile{l: l, mr: l.attnRows(), multiply: dpBF16}).emit("attnRowsBF16")
-		(&attnTile{l: l, mr: l.attnRows(), multiply: dpBF16, cols: true}).emit("attnColsBF16")
+		both(attnVectors, "BF16", dpBF16)
+		both(attnVectors+1, "Wide"+l.suffix, fma)
+		both(attnVectors+1, "WideBF16", dpBF16)
 	}
 }
 
@@ -90,18 +94,18 @@ func (t *attnTile) element(r, u int) Mem {
 
 // steps is n steps of the sum.
 func (t *attnTile) steps(n int) {
-	acc := t.mr * attnVectors
-	spare := len(t.l.reg) - acc - attnVectors
+	acc := t.mr * t.nv
+	spare := len(t.l.reg) - acc - t.nv
 	for u := range n {
-		for v := range attnVectors {
+		for v := range t.nv {
 			VMOVUPS(Mem{Base: t.b, Disp: v * t.l.bytes}, t.l.reg[acc+v])
 		}
 		ADDQ(t.ldb, t.b)
 		for r := range t.mr {
-			bc := acc + attnVectors + r%spare
+			bc := acc + t.nv + r%spare
 			VBROADCASTSS(t.element(r, u), t.l.reg[bc])
-			for v := range attnVectors {
-				t.multiply(r*attnVectors+v, acc+v, bc)
+			for v := range t.nv {
+				t.multiply(r*t.nv+v, acc+v, bc)
 			}
 		}
 		if t.cols {
@@ -163,7 +167,7 @@ func (t *attnTile) emit(name string) {
 	MOVQ(moving[prodA], t.a)
 	MOVQ(moving[prodB], t.b)
 	MOVQ(moving[prodK], t.k)
-	for i := range t.mr * attnVectors {
+	for i := range t.mr * t.nv {
 		l.zero(i)
 	}
 	SUBQ(Imm(unroll), t.k)
@@ -185,15 +189,15 @@ func (t *attnTile) emit(name string) {
 		MOVQ(field(step[1]), t.k)
 		ADDQ(t.k, moving[step[0]])
 	}
-	spare := t.mr*attnVectors + attnVectors
+	spare := t.mr*t.nv + t.nv
 	MOVQ(moving[prodScale], t.k)
 	TESTQ(t.k, t.k)
 	JZ(LabelRef("plain"))
 	rows(func(r int, m func(v int) Mem) {
 		VBROADCASTSS(Mem{Base: t.k, Disp: 4 * r}, l.reg[spare])
-		for v := range attnVectors {
-			VFMADD231PS(m(v), l.reg[spare], l.reg[r*attnVectors+v])
-			VMOVUPS(l.reg[r*attnVectors+v], m(v))
+		for v := range t.nv {
+			VFMADD231PS(m(v), l.reg[spare], l.reg[r*t.nv+v])
+			VMOVUPS(l.reg[r*t.nv+v], m(v))
 		}
 	})
 	ADDQ(Imm(uint64(4*t.mr)), moving[prodScale])
@@ -203,16 +207,16 @@ func (t *attnTile) emit(name string) {
 	TESTQ(t.k, t.k)
 	JZ(LabelRef("store"))
 	rows(func(r int, m func(v int) Mem) {
-		for v := range attnVectors {
-			VADDPS(m(v), l.reg[r*attnVectors+v], l.reg[r*attnVectors+v])
-			VMOVUPS(l.reg[r*attnVectors+v], m(v))
+		for v := range t.nv {
+			VADDPS(m(v), l.reg[r*t.nv+v], l.reg[r*t.nv+v])
+			VMOVUPS(l.reg[r*t.nv+v], m(v))
 		}
 	})
 	JMP(LabelRef("next"))
 	Label("store")
 	rows(func(r int, m func(v int) Mem) {
-		for v := range attnVectors {
-			VMOVUPS(l.reg[r*attnVectors+v], m(v))
+		for v := range t.nv {
+			VMOVUPS(l.reg[r*t.nv+v], m(v))
 		}
 	})
 	Label("next")
