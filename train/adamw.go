@@ -46,16 +46,17 @@ func newAdamW(cpu *kernel.CPU, m, v *model.Moments) *AdamW {
 // moments of, in the order of the model's tensors, as Graph.ValueGrads gives them.
 func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 	a.Steps++
-	next := 0
-	for i, m := range a.M.Tensors {
+	left := len(params)
+	for i := len(a.M.Tensors) - 1; i >= 0; i-- { // GradNorm read the last gradients last
+		m, v := a.M.Tensors[i], a.V.Tensors[i]
 		if !m.Kept() {
 			continue
 		}
-		if next == len(params) {
-			return fmt.Errorf("AdamW: %s and what follows is missing", m.Name)
+		if left == 0 {
+			return fmt.Errorf("AdamW: %s and what precedes it is missing", m.Name)
 		}
-		p, v := params[next], a.V.Tensors[i]
-		next++
+		left--
+		p := params[left]
 		if n, ok := p.(gorgonia.Namer); !ok || n.Name() != m.Name {
 			return fmt.Errorf("AdamW: parameter %d is not %s", i, m.Name)
 		}
@@ -77,8 +78,8 @@ func (a *AdamW) Step(params []gorgonia.ValueGrad) error {
 			a.cpu.AdamW(&a.args, w, g, m.F32, v.F32)
 		}
 	}
-	if next < len(params) {
-		return fmt.Errorf("AdamW: %d parameters, made for %d", len(params), next)
+	if left > 0 {
+		return fmt.Errorf("AdamW: %d parameters, made for %d", len(params), len(params)-left)
 	}
 	return nil
 }
