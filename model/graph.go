@@ -372,10 +372,16 @@ func matrices(p *Params) []bool {
 	return list
 }
 
-// clear zeroes the gradients of matrices, or of all else.
+// clear zeroes the gradients of matrices, or of all else. Vectors are not worth
+// waiting for another thread.
 func (g *Graph) clear(matrix bool) {
+	const few = 1 << 14
 	for i, t := range g.grads.Tensors {
-		if g.matrix[i] == matrix {
+		switch {
+		case g.matrix[i] != matrix:
+		case len(t.Data) < few:
+			clear(t.Data)
+		default:
 			g.cpu.Parallel(len(t.Data), func(lo, hi int) { clear(t.Data[lo:hi]) })
 		}
 	}

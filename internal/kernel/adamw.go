@@ -48,19 +48,23 @@ type adamJob struct {
 	cpu        *CPU
 	s          adamStep
 	w, g, m, v []float32
+	step       int // weights of a part
 }
 
 // AdamW updates the weights w and their moments m and v by the gradients g, all
 // of one length. g is only read.
 func (c *CPU) AdamW(o *AdamW, w, g, m, v []float32) {
 	n := len(w)
-	c.adamJob = adamJob{c, o.prepare(), w, g[:n], m[:n], v[:n]}
-	c.pool.run((n+partFloats-1)/partFloats, &c.adamJob)
+	each := c.Threads() * partFloats
+	parts := c.Threads() * max(1, (n+each-1)/each) // as many for each thread
+	step := max(fewFloats, roundUp((n+parts-1)/parts, lineFloats))
+	c.adamJob = adamJob{c, o.prepare(), w, g[:n], m[:n], v[:n], step}
+	c.pool.run((n+step-1)/step, &c.adamJob)
 	c.adamJob = adamJob{}
 }
 
 func (j *adamJob) part(_ *worker, i int) {
-	lo, hi := i*partFloats, min((i+1)*partFloats, len(j.w))
+	lo, hi := i*j.step, min((i+1)*j.step, len(j.w))
 	j.cpu.isa.adam(&j.s, j.w[lo:hi], j.g[lo:hi], j.m[lo:hi], j.v[lo:hi])
 }
 

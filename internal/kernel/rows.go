@@ -21,7 +21,10 @@ const (
 
 // partFloats is about how much a part of an element-wise operation handles:
 // little enough to share out evenly, enough to be worth handing out.
-const partFloats = 32 << 10
+const (
+	partFloats = 32 << 10
+	fewFloats  = 4 << 10 // fewer are not worth handing out
+)
 
 // rows runs j over all rows.
 func (c *CPU) rows(j vecJob, rows int) {
