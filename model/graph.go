@@ -403,17 +403,15 @@ func (g *Graph) foldLookups() {
 	g.cpu.Parallel(g.slots, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			row := g.buf.lookup[i*c : (i+1)*c]
-			d := g.grads.WTE[int(g.buf.slotID[i])*c:][:c]
-			for j, v := range row {
-				d[j] += v
-			}
+			g.cpu.RowAdd(g.grads.WTE[int(g.buf.slotID[i])*c:][:c], row)
+			clear(row)
 		}
 	})
-	g.clearLookups()
+	g.freeLookups()
 }
 
-func (g *Graph) clearLookups() {
-	clear(g.buf.lookup[:g.slots*g.cfg.NEmbd])
+// freeLookups gives up the rows that were looked up, whose gradients are zero.
+func (g *Graph) freeLookups() {
 	for _, id := range g.buf.slotID[:g.slots] {
 		g.buf.slotOf[id] = 0
 	}
@@ -435,7 +433,8 @@ func (g *Graph) Spare() [][]float32 { return g.buf.spare }
 
 // ZeroGrads forgets the gradients.
 func (g *Graph) ZeroGrads() {
-	g.clearLookups()
+	clear(g.buf.lookup[:g.slots*g.cfg.NEmbd])
+	g.freeLookups()
 	g.clear(false)
 	g.fresh = true
 }

@@ -218,7 +218,7 @@ func (b *builder) head(x *gorgonia.Node, xs []float32) *gorgonia.Node {
 			return
 		}
 		dx := g.rows(g.buf.dx, width)
-		clear(dx)
+		g.cpu.Parallel(len(dx), func(lo, hi int) { clear(dx[lo:hi]) })
 		g.cpu.LayerNormBackward(dx, g.grads.LNFGain, g.grads.LNFBias, g.rows(g.buf.norm, width),
 			g.rows(xs, width), g.buf.mean, g.buf.rstd, p.LNFGain, g.run.rows, width, g.opt.SeqLen)
 	}
