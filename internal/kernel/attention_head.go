@@ -149,10 +149,9 @@ func (h *attnHead) query(q int) {
 	if h.drop == 0 {
 		return
 	}
-	d := h.Dropout
-	d.Row0 = ((h.seq0*h.Heads)+h.head)*h.SeqLen + q
+	row0 := ((h.seq0*h.Heads)+h.head)*h.SeqLen + q
 	for i := range h.n {
-		row := d.row(i)
+		row := drawOf(h.Dropout.Key, row0+i)
 		h.lanes.keyA[i], h.lanes.keyB[i] = row.a, row.b
 	}
 }
