@@ -454,6 +454,78 @@ DATA f_g3b<>+56(SB)/4, $0xbdd2d3e8
 DATA f_g3b<>+60(SB)/4, $0xbdd2d3e8
 GLOBL f_g3b<>(SB), RODATA|NOPTR, $64
 
+DATA f_h1<>+0(SB)/4, $0x3f316b63
+DATA f_h1<>+4(SB)/4, $0x3f316b63
+DATA f_h1<>+8(SB)/4, $0x3f316b63
+DATA f_h1<>+12(SB)/4, $0x3f316b63
+DATA f_h1<>+16(SB)/4, $0x3f316b63
+DATA f_h1<>+20(SB)/4, $0x3f316b63
+DATA f_h1<>+24(SB)/4, $0x3f316b63
+DATA f_h1<>+28(SB)/4, $0x3f316b63
+DATA f_h1<>+32(SB)/4, $0x3f316b63
+DATA f_h1<>+36(SB)/4, $0x3f316b63
+DATA f_h1<>+40(SB)/4, $0x3f316b63
+DATA f_h1<>+44(SB)/4, $0x3f316b63
+DATA f_h1<>+48(SB)/4, $0x3f316b63
+DATA f_h1<>+52(SB)/4, $0x3f316b63
+DATA f_h1<>+56(SB)/4, $0x3f316b63
+DATA f_h1<>+60(SB)/4, $0x3f316b63
+GLOBL f_h1<>(SB), RODATA|NOPTR, $64
+
+DATA f_h2<>+0(SB)/4, $0x3e771228
+DATA f_h2<>+4(SB)/4, $0x3e771228
+DATA f_h2<>+8(SB)/4, $0x3e771228
+DATA f_h2<>+12(SB)/4, $0x3e771228
+DATA f_h2<>+16(SB)/4, $0x3e771228
+DATA f_h2<>+20(SB)/4, $0x3e771228
+DATA f_h2<>+24(SB)/4, $0x3e771228
+DATA f_h2<>+28(SB)/4, $0x3e771228
+DATA f_h2<>+32(SB)/4, $0x3e771228
+DATA f_h2<>+36(SB)/4, $0x3e771228
+DATA f_h2<>+40(SB)/4, $0x3e771228
+DATA f_h2<>+44(SB)/4, $0x3e771228
+DATA f_h2<>+48(SB)/4, $0x3e771228
+DATA f_h2<>+52(SB)/4, $0x3e771228
+DATA f_h2<>+56(SB)/4, $0x3e771228
+DATA f_h2<>+60(SB)/4, $0x3e771228
+GLOBL f_h2<>(SB), RODATA|NOPTR, $64
+
+DATA f_h3<>+0(SB)/4, $0x3d55fc34
+DATA f_h3<>+4(SB)/4, $0x3d55fc34
+DATA f_h3<>+8(SB)/4, $0x3d55fc34
+DATA f_h3<>+12(SB)/4, $0x3d55fc34
+DATA f_h3<>+16(SB)/4, $0x3d55fc34
+DATA f_h3<>+20(SB)/4, $0x3d55fc34
+DATA f_h3<>+24(SB)/4, $0x3d55fc34
+DATA f_h3<>+28(SB)/4, $0x3d55fc34
+DATA f_h3<>+32(SB)/4, $0x3d55fc34
+DATA f_h3<>+36(SB)/4, $0x3d55fc34
+DATA f_h3<>+40(SB)/4, $0x3d55fc34
+DATA f_h3<>+44(SB)/4, $0x3d55fc34
+DATA f_h3<>+48(SB)/4, $0x3d55fc34
+DATA f_h3<>+52(SB)/4, $0x3d55fc34
+DATA f_h3<>+56(SB)/4, $0x3d55fc34
+DATA f_h3<>+60(SB)/4, $0x3d55fc34
+GLOBL f_h3<>(SB), RODATA|NOPTR, $64
+
+DATA f_h4<>+0(SB)/4, $0x3c5bfb98
+DATA f_h4<>+4(SB)/4, $0x3c5bfb98
+DATA f_h4<>+8(SB)/4, $0x3c5bfb98
+DATA f_h4<>+12(SB)/4, $0x3c5bfb98
+DATA f_h4<>+16(SB)/4, $0x3c5bfb98
+DATA f_h4<>+20(SB)/4, $0x3c5bfb98
+DATA f_h4<>+24(SB)/4, $0x3c5bfb98
+DATA f_h4<>+28(SB)/4, $0x3c5bfb98
+DATA f_h4<>+32(SB)/4, $0x3c5bfb98
+DATA f_h4<>+36(SB)/4, $0x3c5bfb98
+DATA f_h4<>+40(SB)/4, $0x3c5bfb98
+DATA f_h4<>+44(SB)/4, $0x3c5bfb98
+DATA f_h4<>+48(SB)/4, $0x3c5bfb98
+DATA f_h4<>+52(SB)/4, $0x3c5bfb98
+DATA f_h4<>+56(SB)/4, $0x3c5bfb98
+DATA f_h4<>+60(SB)/4, $0x3c5bfb98
+GLOBL f_h4<>(SB), RODATA|NOPTR, $64
+
 DATA f_ln2hi<>+0(SB)/4, $0x3f318000
 DATA f_ln2hi<>+4(SB)/4, $0x3f318000
 DATA f_ln2hi<>+8(SB)/4, $0x3f318000
@@ -6530,11 +6602,10 @@ block:
 	ADDQ        $0x40, CX
 	VFMADD213PS Z16, Z30, Z0
 	VREDUCEPS   $0x09, Z0, Z1
-	VMOVUPS     f_e5<>+0(SB), Z2
-	VFMADD213PS f_e4<>+0(SB), Z1, Z2
-	VFMADD213PS f_e3<>+0(SB), Z1, Z2
-	VFMADD213PS f_e2<>+0(SB), Z1, Z2
-	VFMADD213PS f_e1<>+0(SB), Z1, Z2
+	VMOVUPS     f_h4<>+0(SB), Z2
+	VFMADD213PS f_h3<>+0(SB), Z1, Z2
+	VFMADD213PS f_h2<>+0(SB), Z1, Z2
+	VFMADD213PS f_h1<>+0(SB), Z1, Z2
 	VFMADD213PS f_one<>+0(SB), Z1, Z2
 	VSCALEFPS   Z0, Z2, Z0
 	VADDPS      Z0, Z20, Z20
@@ -6542,11 +6613,10 @@ block:
 	ADDQ        $0x40, DI
 	VFMADD213PS Z17, Z30, Z3
 	VREDUCEPS   $0x09, Z3, Z4
-	VMOVUPS     f_e5<>+0(SB), Z5
-	VFMADD213PS f_e4<>+0(SB), Z4, Z5
-	VFMADD213PS f_e3<>+0(SB), Z4, Z5
-	VFMADD213PS f_e2<>+0(SB), Z4, Z5
-	VFMADD213PS f_e1<>+0(SB), Z4, Z5
+	VMOVUPS     f_h4<>+0(SB), Z5
+	VFMADD213PS f_h3<>+0(SB), Z4, Z5
+	VFMADD213PS f_h2<>+0(SB), Z4, Z5
+	VFMADD213PS f_h1<>+0(SB), Z4, Z5
 	VFMADD213PS f_one<>+0(SB), Z4, Z5
 	VSCALEFPS   Z3, Z5, Z3
 	VADDPS      Z3, Z21, Z21
@@ -6554,11 +6624,10 @@ block:
 	ADDQ        $0x40, R8
 	VFMADD213PS Z18, Z30, Z6
 	VREDUCEPS   $0x09, Z6, Z7
-	VMOVUPS     f_e5<>+0(SB), Z8
-	VFMADD213PS f_e4<>+0(SB), Z7, Z8
-	VFMADD213PS f_e3<>+0(SB), Z7, Z8
-	VFMADD213PS f_e2<>+0(SB), Z7, Z8
-	VFMADD213PS f_e1<>+0(SB), Z7, Z8
+	VMOVUPS     f_h4<>+0(SB), Z8
+	VFMADD213PS f_h3<>+0(SB), Z7, Z8
+	VFMADD213PS f_h2<>+0(SB), Z7, Z8
+	VFMADD213PS f_h1<>+0(SB), Z7, Z8
 	VFMADD213PS f_one<>+0(SB), Z7, Z8
 	VSCALEFPS   Z6, Z8, Z6
 	VADDPS      Z6, Z22, Z22
@@ -6566,11 +6635,10 @@ block:
 	ADDQ        $0x40, DX
 	VFMADD213PS Z19, Z30, Z9
 	VREDUCEPS   $0x09, Z9, Z10
-	VMOVUPS     f_e5<>+0(SB), Z11
-	VFMADD213PS f_e4<>+0(SB), Z10, Z11
-	VFMADD213PS f_e3<>+0(SB), Z10, Z11
-	VFMADD213PS f_e2<>+0(SB), Z10, Z11
-	VFMADD213PS f_e1<>+0(SB), Z10, Z11
+	VMOVUPS     f_h4<>+0(SB), Z11
+	VFMADD213PS f_h3<>+0(SB), Z10, Z11
+	VFMADD213PS f_h2<>+0(SB), Z10, Z11
+	VFMADD213PS f_h1<>+0(SB), Z10, Z11
 	VFMADD213PS f_one<>+0(SB), Z10, Z11
 	VSCALEFPS   Z9, Z11, Z9
 	VADDPS      Z9, Z23, Z23

@@ -68,7 +68,7 @@ func expPanels() {
 		VMOVUPS(at(row[i]), zmm[power])
 		ADDQ(Imm(64), row[i])
 		VFMADD213PS(off(i), zmm[log2e], zmm[power])
-		avx512.exp2(power, fraction, e)
+		avx512.exp2Half(power, fraction, e)
 		VADDPS(zmm[power], sum(i), sum(i))
 	}
 	for pair := range 2 {

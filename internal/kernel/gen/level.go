@@ -160,6 +160,7 @@ var floats = map[string]float64{
 	"p0": 1.9875691500e-4, "p1": 1.3981999507e-3, "p2": 8.3334519073e-3,
 	"p3": 4.1665795894e-2, "p4": 1.6666665459e-1, "p5": 5.0000001201e-1,
 	"e1": approx.Exp2[0], "e2": approx.Exp2[1], "e3": approx.Exp2[2], "e4": approx.Exp2[3], "e5": approx.Exp2[4],
+	"h1": approx.Exp2Half[0], "h2": approx.Exp2Half[1], "h3": approx.Exp2Half[2], "h4": approx.Exp2Half[3],
 	"e_least": -126, // where 2^x is taken for 0
 	// GELU: -2u = x(g1 + g3·x²), 2u' = d1 + d3·x²
 	"g1": -2 * geluA, "g3": -2 * geluA * geluB, "g1b": -2 * geluA * math.Log2E, "g3b": -2 * geluA * geluB * math.Log2E,

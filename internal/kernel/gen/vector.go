@@ -114,10 +114,19 @@ func (l level) expOf(x, n, p, t int) {
 // exp2 replaces register x by 2 to its power, using n and y: a polynomial in the
 // fraction times 2 to the floor. NaN stays, what is too large becomes infinite,
 // what is too small 0. It takes AVX-512.
-func (l level) exp2(x, n, y int) {
+func (l level) exp2(x, n, y int) { l.exp2By(x, n, y, l.exp2Fraction) }
+
+// exp2Half is exp2 for what is rounded to bf16.
+func (l level) exp2Half(x, n, y int) {
+	l.exp2By(x, n, y, func(n, y int) {
+		approx.Polynomial([]Op{val("h4"), val("h3"), val("h2"), val("h1"), val("one")}, l.reg[n], l.reg[y])
+	})
+}
+
+func (l level) exp2By(x, n, y int, fraction func(n, y int)) {
 	r := l.reg
 	VREDUCEPS(U8(9), r[x], r[n])
-	l.exp2Fraction(n, y)
+	fraction(n, y)
 	VSCALEFPS(r[x], r[y], r[x])
 }
 
