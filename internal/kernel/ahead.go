@@ -23,6 +23,9 @@ func aheadOf(p *float32, rows, floats, stride int) ahead {
 	}
 }
 
+// nothingAhead fetches what is there already.
+func nothingAhead(p *float32) ahead { return ahead{at: int(uintptr(unsafe.Pointer(p)))} }
+
 // ahead is the elements that packing rows [r, r+rows) and sum [k, k+kc) reads.
 func (o *operand) ahead(r, rows, k, kc int) ahead {
 	switch {
@@ -60,7 +63,7 @@ func (l *laterReads) run() *int {
 // plan sets what is fetched while part i multiplies block n of those at hand.
 func (j *gemmJob) plan(w *worker, i, n int) {
 	l := &w.later
-	l.soon = ahead{at: int(uintptr(unsafe.Pointer(w)))}
+	l.soon = nothingAhead(ptr(j.A, 0))
 	if l.stage != j.stage {
 		l.stage, l.then = j.stage, l.soon
 		if j.next.block != nil {
@@ -98,7 +101,7 @@ func (j *gemmJob) shareOfB(id int) ahead {
 	groups, threads := (j.next.nc+group-1)/group, len(j.shares)
 	lo, hi := groups*id/threads*group, min(groups*(id+1)/threads*group, j.next.nc)
 	if lo >= hi {
-		return ahead{at: int(uintptr(unsafe.Pointer(j)))}
+		return nothingAhead(ptr(j.B, 0))
 	}
 	return j.b.ahead(j.next.j+lo, hi-lo, j.next.block.k, j.next.block.kc)
 }

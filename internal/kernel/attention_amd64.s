@@ -276,7 +276,7 @@ GLOBL i_mul2<>(SB), RODATA|NOPTR, $64
 
 // func attnRowsAVX512(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnRowsAVX512(SB), NOSPLIT, $48-8
+TEXT ·attnRowsAVX512(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -288,36 +288,20 @@ TEXT ·attnRowsAVX512(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
 	LEAQ (BX)(CX*2), SI
 	LEAQ (SI)(CX*2), DI
 	MOVQ 72(AX), R8
+	MOVQ 104(AX), R9
+	MOVQ (R9), R12
+	MOVQ 104(AX), R9
+	MOVQ 8(R9), R13
+	MOVQ 104(AX), R9
+	MOVQ 16(R9), R14
 
 tile:
-	MOVQ  120(AX), R9
-	MOVQ  40(SP), R10
-	TESTQ R9, R9
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R12
-	MOVQ R10, R11
-
-line:
-	PREFETCHT1 (R11)
-	ADDQ       $0x40, R11
-	DECQ       R12
-	JNZ        line
-	ADDQ       112(AX), R10
-	DECQ       R9
-	JNZ        fetch
-	MOVQ       R10, 40(SP)
-
-fetched:
 	MOVQ   (SP), R9
 	MOVQ   8(SP), R10
 	MOVQ   16(SP), R11
@@ -368,6 +352,12 @@ loop:
 	VBROADCASTSS (R9)(DI*1), Z25
 	VFMADD231PS  Z16, Z25, Z14
 	VFMADD231PS  Z17, Z25, Z15
+	PREFETCHT1   (R12)
+	ADDQ         R13, R12
+	DECQ         R14
+	JZ           row_ends0
+
+goes_on0:
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	ADDQ         DX, R10
@@ -422,6 +412,12 @@ loop:
 	VBROADCASTSS 8(R9)(DI*1), Z25
 	VFMADD231PS  Z16, Z25, Z14
 	VFMADD231PS  Z17, Z25, Z15
+	PREFETCHT1   (R12)
+	ADDQ         R13, R12
+	DECQ         R14
+	JZ           row_ends1
+
+goes_on1:
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	ADDQ         DX, R10
@@ -628,12 +624,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R12, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R13, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R14, 16(AX)
 	VZEROUPPER
 	RET
+
+row_ends0:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left0
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left1
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on1
 
 // func attnColsAVX512(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnColsAVX512(SB), NOSPLIT, $48-8
+TEXT ·attnColsAVX512(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -645,33 +679,17 @@ TEXT ·attnColsAVX512(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
+	MOVQ 104(AX), SI
+	MOVQ (SI), R9
+	MOVQ 104(AX), SI
+	MOVQ 8(SI), R10
+	MOVQ 104(AX), SI
+	MOVQ 16(SI), R11
 
 tile:
-	MOVQ  120(AX), SI
-	MOVQ  40(SP), DI
-	TESTQ SI, SI
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R9
-	MOVQ DI, R8
-
-line:
-	PREFETCHT1 (R8)
-	ADDQ       $0x40, R8
-	DECQ       R9
-	JNZ        line
-	ADDQ       112(AX), DI
-	DECQ       SI
-	JNZ        fetch
-	MOVQ       DI, 40(SP)
-
-fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -723,6 +741,12 @@ loop:
 	VFMADD231PS  Z16, Z25, Z14
 	VFMADD231PS  Z17, Z25, Z15
 	ADDQ         CX, SI
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	DECQ         R11
+	JZ           row_ends0
+
+goes_on0:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	ADDQ         DX, DI
@@ -779,6 +803,12 @@ loop:
 	VFMADD231PS  Z16, Z25, Z14
 	VFMADD231PS  Z17, Z25, Z15
 	ADDQ         CX, SI
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	DECQ         R11
+	JZ           row_ends1
+
+goes_on1:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	ADDQ         DX, DI
@@ -985,12 +1015,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R9, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R10, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R11, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left0
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left1
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on1
+
 // func attnRowsBF16(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnRowsBF16(SB), NOSPLIT, $48-8
+TEXT ·attnRowsBF16(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -1002,36 +1070,20 @@ TEXT ·attnRowsBF16(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
 	LEAQ (BX)(CX*2), SI
 	LEAQ (SI)(CX*2), DI
 	MOVQ 72(AX), R8
+	MOVQ 104(AX), R9
+	MOVQ (R9), R12
+	MOVQ 104(AX), R9
+	MOVQ 8(R9), R13
+	MOVQ 104(AX), R9
+	MOVQ 16(R9), R14
 
 tile:
-	MOVQ  120(AX), R9
-	MOVQ  40(SP), R10
-	TESTQ R9, R9
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R12
-	MOVQ R10, R11
-
-line:
-	PREFETCHT1 (R11)
-	ADDQ       $0x40, R11
-	DECQ       R12
-	JNZ        line
-	ADDQ       112(AX), R10
-	DECQ       R9
-	JNZ        fetch
-	MOVQ       R10, 40(SP)
-
-fetched:
 	MOVQ   (SP), R9
 	MOVQ   8(SP), R10
 	MOVQ   16(SP), R11
@@ -1188,12 +1240,18 @@ loop:
 	BYTE $0xf1
 
 	// VDPBF16PS Z25, Z17, Z15
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x76
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xf9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xf9
+	PREFETCHT1 (R12)
+	ADDQ       R13, R12
+	DECQ       R14
+	JZ         row_ends0
+
+goes_on0:
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	ADDQ         DX, R10
@@ -1466,12 +1524,18 @@ loop:
 	BYTE $0xf1
 
 	// VDPBF16PS Z25, Z17, Z15
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x76
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xf9
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xf9
+	PREFETCHT1 (R12)
+	ADDQ       R13, R12
+	DECQ       R14
+	JZ         row_ends1
+
+goes_on1:
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	ADDQ         DX, R10
@@ -1902,12 +1966,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R12, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R13, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R14, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left0
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left1
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on1
+
 // func attnColsBF16(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnColsBF16(SB), NOSPLIT, $48-8
+TEXT ·attnColsBF16(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -1919,33 +2021,17 @@ TEXT ·attnColsBF16(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
+	MOVQ 104(AX), SI
+	MOVQ (SI), R9
+	MOVQ 104(AX), SI
+	MOVQ 8(SI), R10
+	MOVQ 104(AX), SI
+	MOVQ 16(SI), R11
 
 tile:
-	MOVQ  120(AX), SI
-	MOVQ  40(SP), DI
-	TESTQ SI, SI
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R9
-	MOVQ DI, R8
-
-line:
-	PREFETCHT1 (R8)
-	ADDQ       $0x40, R8
-	DECQ       R9
-	JNZ        line
-	ADDQ       112(AX), DI
-	DECQ       SI
-	JNZ        fetch
-	MOVQ       DI, 40(SP)
-
-fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -2102,13 +2188,19 @@ loop:
 	BYTE $0xf1
 
 	// VDPBF16PS Z25, Z17, Z15
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x76
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xf9
-	ADDQ         CX, SI
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xf9
+	ADDQ       CX, SI
+	PREFETCHT1 (R9)
+	ADDQ       R10, R9
+	DECQ       R11
+	JZ         row_ends0
+
+goes_on0:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	ADDQ         DX, DI
@@ -2382,13 +2474,19 @@ loop:
 	BYTE $0xf1
 
 	// VDPBF16PS Z25, Z17, Z15
-	BYTE         $0x62
-	BYTE         $0x12
-	BYTE         $0x76
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xf9
-	ADDQ         CX, SI
+	BYTE       $0x62
+	BYTE       $0x12
+	BYTE       $0x76
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xf9
+	ADDQ       CX, SI
+	PREFETCHT1 (R9)
+	ADDQ       R10, R9
+	DECQ       R11
+	JZ         row_ends1
+
+goes_on1:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
 	ADDQ         DX, DI
@@ -2819,12 +2917,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R9, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R10, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R11, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left0
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left1
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on1
+
 // func attnRowsWideAVX512(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnRowsWideAVX512(SB), NOSPLIT, $48-8
+TEXT ·attnRowsWideAVX512(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -2836,36 +2972,20 @@ TEXT ·attnRowsWideAVX512(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
 	LEAQ (BX)(CX*2), SI
 	LEAQ (SI)(CX*2), DI
 	MOVQ 72(AX), R8
+	MOVQ 104(AX), R9
+	MOVQ (R9), R12
+	MOVQ 104(AX), R9
+	MOVQ 8(R9), R13
+	MOVQ 104(AX), R9
+	MOVQ 16(R9), R14
 
 tile:
-	MOVQ  120(AX), R9
-	MOVQ  40(SP), R10
-	TESTQ R9, R9
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R12
-	MOVQ R10, R11
-
-line:
-	PREFETCHT1 (R11)
-	ADDQ       $0x40, R11
-	DECQ       R12
-	JNZ        line
-	ADDQ       112(AX), R10
-	DECQ       R9
-	JNZ        fetch
-	MOVQ       R10, 40(SP)
-
-fetched:
 	MOVQ   (SP), R9
 	MOVQ   8(SP), R10
 	MOVQ   16(SP), R11
@@ -2933,6 +3053,12 @@ loop:
 	VFMADD231PS  Z24, Z29, Z21
 	VFMADD231PS  Z25, Z29, Z22
 	VFMADD231PS  Z26, Z29, Z23
+	PREFETCHT1   (R12)
+	ADDQ         R13, R12
+	DECQ         R14
+	JZ           row_ends0
+
+goes_on0:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -3005,6 +3131,12 @@ loop:
 	VFMADD231PS  Z24, Z29, Z21
 	VFMADD231PS  Z25, Z29, Z22
 	VFMADD231PS  Z26, Z29, Z23
+	PREFETCHT1   (R12)
+	ADDQ         R13, R12
+	DECQ         R14
+	JZ           row_ends1
+
+goes_on1:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -3269,12 +3401,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R12, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R13, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R14, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left0
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left1
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on1
+
 // func attnColsWideAVX512(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnColsWideAVX512(SB), NOSPLIT, $48-8
+TEXT ·attnColsWideAVX512(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -3286,33 +3456,17 @@ TEXT ·attnColsWideAVX512(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
+	MOVQ 104(AX), SI
+	MOVQ (SI), R9
+	MOVQ 104(AX), SI
+	MOVQ 8(SI), R10
+	MOVQ 104(AX), SI
+	MOVQ 16(SI), R11
 
 tile:
-	MOVQ  120(AX), SI
-	MOVQ  40(SP), DI
-	TESTQ SI, SI
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R9
-	MOVQ DI, R8
-
-line:
-	PREFETCHT1 (R8)
-	ADDQ       $0x40, R8
-	DECQ       R9
-	JNZ        line
-	ADDQ       112(AX), DI
-	DECQ       SI
-	JNZ        fetch
-	MOVQ       DI, 40(SP)
-
-fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -3381,6 +3535,12 @@ loop:
 	VFMADD231PS  Z25, Z29, Z22
 	VFMADD231PS  Z26, Z29, Z23
 	ADDQ         CX, SI
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	DECQ         R11
+	JZ           row_ends0
+
+goes_on0:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -3455,6 +3615,12 @@ loop:
 	VFMADD231PS  Z25, Z29, Z22
 	VFMADD231PS  Z26, Z29, Z23
 	ADDQ         CX, SI
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	DECQ         R11
+	JZ           row_ends1
+
+goes_on1:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -3719,12 +3885,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R9, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R10, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R11, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left0
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left1
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on1
+
 // func attnRowsWideBF16(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnRowsWideBF16(SB), NOSPLIT, $48-8
+TEXT ·attnRowsWideBF16(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -3736,36 +3940,20 @@ TEXT ·attnRowsWideBF16(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
 	LEAQ (BX)(CX*2), SI
 	LEAQ (SI)(CX*2), DI
 	MOVQ 72(AX), R8
+	MOVQ 104(AX), R9
+	MOVQ (R9), R12
+	MOVQ 104(AX), R9
+	MOVQ 8(R9), R13
+	MOVQ 104(AX), R9
+	MOVQ 16(R9), R14
 
 tile:
-	MOVQ  120(AX), R9
-	MOVQ  40(SP), R10
-	TESTQ R9, R9
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R12
-	MOVQ R10, R11
-
-line:
-	PREFETCHT1 (R11)
-	ADDQ       $0x40, R11
-	DECQ       R12
-	JNZ        line
-	ADDQ       112(AX), R10
-	DECQ       R9
-	JNZ        fetch
-	MOVQ       R10, 40(SP)
-
-fetched:
 	MOVQ   (SP), R9
 	MOVQ   8(SP), R10
 	MOVQ   16(SP), R11
@@ -3995,12 +4183,18 @@ loop:
 	BYTE $0xf5
 
 	// VDPBF16PS Z29, Z26, Z23
-	BYTE         $0x62
-	BYTE         $0x82
-	BYTE         $0x2e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xfd
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	PREFETCHT1 (R12)
+	ADDQ       R13, R12
+	DECQ       R14
+	JZ         row_ends0
+
+goes_on0:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -4403,12 +4597,18 @@ loop:
 	BYTE $0xf5
 
 	// VDPBF16PS Z29, Z26, Z23
-	BYTE         $0x62
-	BYTE         $0x82
-	BYTE         $0x2e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xfd
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	PREFETCHT1 (R12)
+	ADDQ       R13, R12
+	DECQ       R14
+	JZ         row_ends1
+
+goes_on1:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -5009,12 +5209,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R12, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R13, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R14, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left0
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R14
+	DECQ 40(R14)
+	JL   nothing_left1
+	MOVQ 104(AX), R14
+	MOVQ 24(R14), R14
+	MOVQ 104(AX), R15
+	ADDQ 32(R15), R12
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R13, R12
+	XORQ R13, R13
+	MOVQ $+4611686018427387904, R14
+	JMP  goes_on1
+
 // func attnColsWideBF16(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·attnColsWideBF16(SB), NOSPLIT, $48-8
+TEXT ·attnColsWideBF16(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -5026,33 +5264,17 @@ TEXT ·attnColsWideBF16(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
+	MOVQ 104(AX), SI
+	MOVQ (SI), R9
+	MOVQ 104(AX), SI
+	MOVQ 8(SI), R10
+	MOVQ 104(AX), SI
+	MOVQ 16(SI), R11
 
 tile:
-	MOVQ  120(AX), SI
-	MOVQ  40(SP), DI
-	TESTQ SI, SI
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R9
-	MOVQ DI, R8
-
-line:
-	PREFETCHT1 (R8)
-	ADDQ       $0x40, R8
-	DECQ       R9
-	JNZ        line
-	ADDQ       112(AX), DI
-	DECQ       SI
-	JNZ        fetch
-	MOVQ       DI, 40(SP)
-
-fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -5282,13 +5504,19 @@ loop:
 	BYTE $0xf5
 
 	// VDPBF16PS Z29, Z26, Z23
-	BYTE         $0x62
-	BYTE         $0x82
-	BYTE         $0x2e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xfd
-	ADDQ         CX, SI
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	ADDQ       CX, SI
+	PREFETCHT1 (R9)
+	ADDQ       R10, R9
+	DECQ       R11
+	JZ         row_ends0
+
+goes_on0:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -5692,13 +5920,19 @@ loop:
 	BYTE $0xf5
 
 	// VDPBF16PS Z29, Z26, Z23
-	BYTE         $0x62
-	BYTE         $0x82
-	BYTE         $0x2e
-	BYTE         $0x40
-	BYTE         $0x52
-	BYTE         $0xfd
-	ADDQ         CX, SI
+	BYTE       $0x62
+	BYTE       $0x82
+	BYTE       $0x2e
+	BYTE       $0x40
+	BYTE       $0x52
+	BYTE       $0xfd
+	ADDQ       CX, SI
+	PREFETCHT1 (R9)
+	ADDQ       R10, R9
+	DECQ       R11
+	JZ         row_ends1
+
+goes_on1:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
 	VMOVUPS      128(DI), Z26
@@ -6299,8 +6533,46 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R9, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R10, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R11, 16(AX)
 	VZEROUPPER
 	RET
+
+row_ends0:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left0
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left1
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on1
 
 // func attnSoftAVX512(p *byte)
 // Requires: AVX, AVX512DQ, AVX512F
@@ -8855,7 +9127,7 @@ whole:
 
 // func attnRowsAVX2(p *byte)
 // Requires: AVX, FMA3, MMX+
-TEXT ·attnRowsAVX2(SB), NOSPLIT, $48-8
+TEXT ·attnRowsAVX2(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -8867,35 +9139,19 @@ TEXT ·attnRowsAVX2(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	LEAQ (CX)(CX*2), BX
 	LEAQ (BX)(CX*2), SI
 	MOVQ 72(AX), DI
+	MOVQ 104(AX), R8
+	MOVQ (R8), R11
+	MOVQ 104(AX), R8
+	MOVQ 8(R8), R12
+	MOVQ 104(AX), R8
+	MOVQ 16(R8), R13
 
 tile:
-	MOVQ  120(AX), R8
-	MOVQ  40(SP), R9
-	TESTQ R8, R8
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R11
-	MOVQ R9, R10
-
-line:
-	PREFETCHT1 (R10)
-	ADDQ       $0x40, R10
-	DECQ       R11
-	JNZ        line
-	ADDQ       112(AX), R9
-	DECQ       R8
-	JNZ        fetch
-	MOVQ       R9, 40(SP)
-
-fetched:
 	MOVQ   (SP), R8
 	MOVQ   8(SP), R9
 	MOVQ   16(SP), R10
@@ -8936,6 +9192,12 @@ loop:
 	VBROADCASTSS (R8)(SI*1), Y15
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
+	DECQ         R13
+	JZ           row_ends0
+
+goes_on0:
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
 	ADDQ         DX, R9
@@ -8978,6 +9240,12 @@ loop:
 	VBROADCASTSS 8(R8)(SI*1), Y15
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
+	PREFETCHT1   (R11)
+	ADDQ         R12, R11
+	DECQ         R13
+	JZ           row_ends1
+
+goes_on1:
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
 	ADDQ         DX, R9
@@ -9144,12 +9412,50 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R11, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R12, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R13, 16(AX)
 	VZEROUPPER
 	RET
 
+row_ends0:
+	MOVQ 104(AX), R13
+	DECQ 40(R13)
+	JL   nothing_left0
+	MOVQ 104(AX), R13
+	MOVQ 24(R13), R13
+	MOVQ 104(AX), R14
+	ADDQ 32(R14), R11
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R12, R11
+	XORQ R12, R12
+	MOVQ $+4611686018427387904, R13
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R13
+	DECQ 40(R13)
+	JL   nothing_left1
+	MOVQ 104(AX), R13
+	MOVQ 24(R13), R13
+	MOVQ 104(AX), R14
+	ADDQ 32(R14), R11
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R12, R11
+	XORQ R12, R12
+	MOVQ $+4611686018427387904, R13
+	JMP  goes_on1
+
 // func attnColsAVX2(p *byte)
 // Requires: AVX, FMA3, MMX+
-TEXT ·attnColsAVX2(SB), NOSPLIT, $48-8
+TEXT ·attnColsAVX2(SB), NOSPLIT, $40-8
 	MOVQ p+0(FP), AX
 	MOVQ 24(AX), CX
 	MOVQ CX, (SP)
@@ -9161,33 +9467,17 @@ TEXT ·attnColsAVX2(SB), NOSPLIT, $48-8
 	MOVQ CX, 24(SP)
 	MOVQ (AX), CX
 	MOVQ CX, 32(SP)
-	MOVQ 104(AX), CX
-	MOVQ CX, 40(SP)
 	MOVQ 32(AX), CX
 	MOVQ 56(AX), DX
 	MOVQ 72(AX), BX
+	MOVQ 104(AX), SI
+	MOVQ (SI), R9
+	MOVQ 104(AX), SI
+	MOVQ 8(SI), R10
+	MOVQ 104(AX), SI
+	MOVQ 16(SI), R11
 
 tile:
-	MOVQ  120(AX), SI
-	MOVQ  40(SP), DI
-	TESTQ SI, SI
-	JZ    fetched
-
-fetch:
-	MOVQ 128(AX), R9
-	MOVQ DI, R8
-
-line:
-	PREFETCHT1 (R8)
-	ADDQ       $0x40, R8
-	DECQ       R9
-	JNZ        line
-	ADDQ       112(AX), DI
-	DECQ       SI
-	JNZ        fetch
-	MOVQ       DI, 40(SP)
-
-fetched:
 	MOVQ   (SP), SI
 	MOVQ   8(SP), DI
 	MOVQ   16(SP), R8
@@ -9229,6 +9519,12 @@ loop:
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
 	ADDQ         CX, SI
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	DECQ         R11
+	JZ           row_ends0
+
+goes_on0:
 	VMOVUPS      (DI), Y12
 	VMOVUPS      32(DI), Y13
 	ADDQ         DX, DI
@@ -9273,6 +9569,12 @@ loop:
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
 	ADDQ         CX, SI
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	DECQ         R11
+	JZ           row_ends1
+
+goes_on1:
 	VMOVUPS      (DI), Y12
 	VMOVUPS      32(DI), Y13
 	ADDQ         DX, DI
@@ -9439,8 +9741,46 @@ store:
 next:
 	DECQ 32(SP)
 	JNZ  tile
+	MOVQ 104(AX), CX
+	MOVQ R9, (CX)
+	MOVQ 104(AX), CX
+	MOVQ R10, 8(CX)
+	MOVQ 104(AX), AX
+	MOVQ R11, 16(AX)
 	VZEROUPPER
 	RET
+
+row_ends0:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left0
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on0
+
+nothing_left0:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on0
+
+row_ends1:
+	MOVQ 104(AX), R11
+	DECQ 40(R11)
+	JL   nothing_left1
+	MOVQ 104(AX), R11
+	MOVQ 24(R11), R11
+	MOVQ 104(AX), R12
+	ADDQ 32(R12), R9
+	JMP  goes_on1
+
+nothing_left1:
+	SUBQ R10, R9
+	XORQ R10, R10
+	MOVQ $+4611686018427387904, R11
+	JMP  goes_on1
 
 // func attnSoftAVX2(p *byte)
 // Requires: AVX, AVX2, FMA3

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"math"
-	"unsafe"
 )
 
 // attnHead is one head at work on one thread. Keys and values are copied
@@ -32,10 +31,10 @@ type attnHead struct {
 	lanes    attnLanes
 	prod     attnProduct
 	pass     attnPass
-	ahead    [8]attnAhead // what the head after this one will read and write
-	coming   []attnAhead  // what is left of it to be fetched
-	drop     int          // 1: with dropout
-	one      float32      // the factor of rows that are only copied
+	ahead    [9]ahead // what the head after this one will read and write
+	coming   []ahead  // what is left of it to be fetched
+	drop     int      // 1: with dropout
+	one      float32  // the factor of rows that are only copied
 }
 
 // aheadFloats is the most floats of one part of a head that is fetched ahead.
@@ -213,16 +212,10 @@ func (h *attnHead) keysFor(j, p int) int {
 
 // multiply computes the product at hand, and fetches some of what is coming.
 func (h *attnHead) multiply(product func(*attnProduct)) {
-	if len(h.coming) > 0 {
-		r, p := &h.coming[0], &h.prod
-		p.ahead = *r
-		p.ahead.rows = min(h.code.tile.mr, (r.rows+p.tiles-1)/p.tiles)
-		n := p.ahead.rows * p.tiles
-		r.at += uintptr(n * r.ld)
-		if r.rows -= n; r.rows <= 0 {
-			h.coming = h.coming[1:]
-		}
+	for len(h.coming) > 1 && h.coming[0].step == 0 {
+		h.coming = h.coming[1:]
 	}
+	h.prod.later = &h.coming[0].at
 	product(&h.prod)
 }
 
@@ -230,26 +223,23 @@ func (h *attnHead) multiply(product func(*attnProduct)) {
 // a core's own cache beside this one.
 func (h *attnHead) comes() {
 	h.coming = h.ahead[:0]
-	next := h.head + 1
-	if next >= h.Batch*h.Heads || h.SeqLen*h.HeadDim > aheadFloats {
-		return
-	}
 	add := func(x []float32, part, parts int) {
-		h.coming = append(h.coming, attnAhead{
-			at: uintptr(unsafe.Pointer(&x[h.headAt(next, 0, part, parts)])), ld: 4 * parts * h.width,
-			rows: h.SeqLen, lines: (h.HeadDim + lineFloats - 1) / lineFloats,
-		})
+		p := ptr(x, h.headAt(h.head+1, 0, part, parts))
+		h.coming = append(h.coming, aheadOf(p, h.SeqLen, h.HeadDim, parts*h.width))
 	}
-	for part := range 3 {
-		add(h.QKV, part, 3)
-	}
-	add(h.Out, 0, 1)
-	if h.back {
-		add(h.dout, 0, 1)
+	if h.head+1 < h.Batch*h.Heads && h.SeqLen*h.HeadDim <= aheadFloats {
 		for part := range 3 {
-			add(h.dqkv, part, 3)
+			add(h.QKV, part, 3)
+		}
+		add(h.Out, 0, 1)
+		if h.back {
+			add(h.dout, 0, 1)
+			for part := range 3 {
+				add(h.dqkv, part, 3)
+			}
 		}
 	}
+	h.coming = append(h.coming, nothingAhead(ptr(h.QKV, 0)))
 }
 
 // scores computes dst[keys, nr] = X·Yᵀ for keys from j on and the panel from

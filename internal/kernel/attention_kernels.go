@@ -69,16 +69,7 @@ type attnProduct struct {
 	ldc          int
 	factor       *float32 // for each row of C: C = factor*C + A·B
 	acc          int      // 1: C += A·B
-	ahead        attnAhead
-}
-
-// attnAhead is rows that are fetched while something else is computed. They lie in
-// a matrix that the task at hand refers to.
-type attnAhead struct {
-	at    uintptr
-	ld    int // bytes between rows
-	rows  int // of an attnProduct: with each of its tiles
-	lines int // cache lines of a row
+	later        *int     // the first field of an ahead
 }
 
 // attnPass is a pass over the scores of a panel of nr queries, in rows of block

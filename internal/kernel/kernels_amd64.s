@@ -1054,9 +1054,9 @@ loop:
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	DECQ       BX
-	JZ         more
+	JZ         row_ends0
 
-went_on:
+goes_on0:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (R9), Z26
@@ -1357,20 +1357,21 @@ store:
 	VZEROUPPER
 	RET
 
-more:
+row_ends0:
 	MOVQ later+64(FP), BX
 	DECQ 40(BX)
-	JL   no_more
+	JL   nothing_left0
 	MOVQ later+64(FP), BX
 	MOVQ 24(BX), BX
 	MOVQ later+64(FP), R13
 	ADDQ 32(R13), CX
-	JMP  went_on
+	JMP  goes_on0
 
-no_more:
+nothing_left0:
+	SUBQ DX, CX
 	XORQ DX, DX
 	MOVQ $+4611686018427387904, BX
-	JMP  went_on
+	JMP  goes_on0
 
 // func tile8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -1463,9 +1464,9 @@ loop:
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	DECQ       BX
-	JZ         more
+	JZ         row_ends0
 
-went_on:
+goes_on0:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -1743,20 +1744,21 @@ store:
 	VZEROUPPER
 	RET
 
-more:
+row_ends0:
 	MOVQ later+64(FP), BX
 	DECQ 40(BX)
-	JL   no_more
+	JL   nothing_left0
 	MOVQ later+64(FP), BX
 	MOVQ 24(BX), BX
 	MOVQ later+64(FP), R13
 	ADDQ 32(R13), CX
-	JMP  went_on
+	JMP  goes_on0
 
-no_more:
+nothing_left0:
+	SUBQ DX, CX
 	XORQ DX, DX
 	MOVQ $+4611686018427387904, BX
-	JMP  went_on
+	JMP  goes_on0
 
 // func tileBF12x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -1854,9 +1856,9 @@ loop:
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	DECQ       BX
-	JZ         more
+	JZ         row_ends0
 
-went_on:
+goes_on0:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (R9), Z26
@@ -2997,20 +2999,21 @@ store:
 	VZEROUPPER
 	RET
 
-more:
+row_ends0:
 	MOVQ later+64(FP), BX
 	DECQ 40(BX)
-	JL   no_more
+	JL   nothing_left0
 	MOVQ later+64(FP), BX
 	MOVQ 24(BX), BX
 	MOVQ later+64(FP), R13
 	ADDQ 32(R13), CX
-	JMP  went_on
+	JMP  goes_on0
 
-no_more:
+nothing_left0:
+	SUBQ DX, CX
 	XORQ DX, DX
 	MOVQ $+4611686018427387904, BX
-	JMP  went_on
+	JMP  goes_on0
 
 // func tileBF8x48(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -3103,9 +3106,9 @@ loop:
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	DECQ       BX
-	JZ         more
+	JZ         row_ends0
 
-went_on:
+goes_on0:
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VMOVUPS      128(R10), Z26
@@ -4223,20 +4226,21 @@ store:
 	VZEROUPPER
 	RET
 
-more:
+row_ends0:
 	MOVQ later+64(FP), BX
 	DECQ 40(BX)
-	JL   no_more
+	JL   nothing_left0
 	MOVQ later+64(FP), BX
 	MOVQ 24(BX), BX
 	MOVQ later+64(FP), R13
 	ADDQ 32(R13), CX
-	JMP  went_on
+	JMP  goes_on0
 
-no_more:
+nothing_left0:
+	SUBQ DX, CX
 	XORQ DX, DX
 	MOVQ $+4611686018427387904, BX
-	JMP  went_on
+	JMP  goes_on0
 
 // func tileBF8x32(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
@@ -4313,9 +4317,9 @@ loop:
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	DECQ       BX
-	JZ         more
+	JZ         row_ends0
 
-went_on:
+goes_on0:
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (R9), Z18
@@ -5092,20 +5096,21 @@ store:
 	VZEROUPPER
 	RET
 
-more:
+row_ends0:
 	MOVQ later+64(FP), BX
 	DECQ 40(BX)
-	JL   no_more
+	JL   nothing_left0
 	MOVQ later+64(FP), BX
 	MOVQ 24(BX), BX
 	MOVQ later+64(FP), R13
 	ADDQ 32(R13), CX
-	JMP  went_on
+	JMP  goes_on0
 
-no_more:
+nothing_left0:
+	SUBQ DX, CX
 	XORQ DX, DX
 	MOVQ $+4611686018427387904, BX
-	JMP  went_on
+	JMP  goes_on0
 
 // func tile6x16(tiles int, k int, a *float32, da int, b *float32, c *float32, ldc int, acc int, later *int)
 // Requires: AVX, FMA3, MMX+
@@ -5166,9 +5171,9 @@ loop:
 	PREFETCHT1 (CX)
 	ADDQ       DX, CX
 	DECQ       BX
-	JZ         more
+	JZ         row_ends0
 
-went_on:
+goes_on0:
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (R9), Y14
@@ -5343,20 +5348,21 @@ store:
 	VZEROUPPER
 	RET
 
-more:
+row_ends0:
 	MOVQ later+64(FP), BX
 	DECQ 40(BX)
-	JL   no_more
+	JL   nothing_left0
 	MOVQ later+64(FP), BX
 	MOVQ 24(BX), BX
 	MOVQ later+64(FP), R13
 	ADDQ 32(R13), CX
-	JMP  went_on
+	JMP  goes_on0
 
-no_more:
+nothing_left0:
+	SUBQ DX, CX
 	XORQ DX, DX
 	MOVQ $+4611686018427387904, BX
-	JMP  went_on
+	JMP  goes_on0
 
 // func direct4x64(tiles int, k int, a *float32, da int, b *float32, ldb int, c *float32, ldc int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+

@@ -21,8 +21,7 @@ const (
 	prodB, prodLDB, prodDB     = 48, 56, 64
 	prodC, prodLDC             = 72, 80
 	prodScale, prodAcc         = 88, 96
-	prodAhead, prodAheadLD     = 104, 112
-	prodAheadRows, prodLines   = 120, 128
+	prodLater                  = 104
 	attnVectors                = 2   // registers of a row of scores
 	laneField                  = 256 // bytes of a field of attnLanes
 	laneMax, laneSum, laneGrow = 0 * laneField, 1 * laneField, 2 * laneField
@@ -46,6 +45,7 @@ type attnTile struct {
 
 	a, b, k, lda, ldb Register
 	odd               [8]Register // multiples 1, 3, 5 and 7 of lda
+	later             aheadCode
 }
 
 func (l level) attnRows() int { // rows of a tile
@@ -97,6 +97,9 @@ func (t *attnTile) steps(n int) {
 	acc := t.mr * t.nv
 	spare := len(t.l.reg) - acc - t.nv
 	for u := range n {
+		if u%2 == 1 { // twice in a loop of four
+			t.later.line()
+		}
 		for v := range t.nv {
 			VMOVUPS(Mem{Base: t.b, Disp: v * t.l.bytes}, t.l.reg[acc+v])
 		}
@@ -130,9 +133,9 @@ func (t *attnTile) emit(name string) {
 	}
 	// What changes from tile to tile lives on the stack: pointers that have moved
 	// past the end of their memory must not be seen by the garbage collector.
-	local := AllocLocal(8 * 6)
+	local := AllocLocal(8 * 5)
 	moving := map[int]Mem{}
-	for i, off := range []int{prodA, prodB, prodK, prodScale, prodTiles, prodAhead} {
+	for i, off := range []int{prodA, prodB, prodK, prodScale, prodTiles} {
 		moving[off] = local.Offset(8 * i)
 		r := get(off)
 		MOVQ(r, moving[off])
@@ -161,9 +164,9 @@ func (t *attnTile) emit(name string) {
 		}
 		MOVQ(row, c)
 	}
+	t.later.load(func() Register { return get(prodLater) })
 	l := t.l
 	Label("tile")
-	fetchRows(field, moving[prodAhead])
 	MOVQ(moving[prodA], t.a)
 	MOVQ(moving[prodB], t.b)
 	MOVQ(moving[prodK], t.k)
@@ -222,30 +225,7 @@ func (t *attnTile) emit(name string) {
 	Label("next")
 	DECQ(moving[prodTiles])
 	JNZ(LabelRef("tile"))
-	end()
-}
-
-// fetchRows asks for so many rows of so many cache lines, at the place that next
-// holds, and has next go on behind them.
-func fetchRows(field func(off int) Mem, next Mem) {
-	n, at, line, left := GP64(), GP64(), GP64(), GP64()
-	MOVQ(field(prodAheadRows), n)
-	MOVQ(next, at)
-	TESTQ(n, n)
-	JZ(LabelRef("fetched"))
-	Label("fetch")
-	MOVQ(field(prodLines), left)
-	MOVQ(at, line)
-	Label("line")
-	PREFETCHT1(Mem{Base: line})
-	ADDQ(Imm(64), line)
-	DECQ(left)
-	JNZ(LabelRef("line"))
-	ADDQ(field(prodAheadLD), at)
-	DECQ(n)
-	JNZ(LabelRef("fetch"))
-	MOVQ(at, next)
-	Label("fetched")
+	t.later.end()
 }
 
 // attentionRows emits what moves rows between matrices of different strides,

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -27,46 +29,54 @@ type tileCode struct {
 }
 
 // aheadCode fetches what a kernel.ahead says, a line at a time.
-type aheadCode struct{ at, step, left Register }
+type aheadCode struct {
+	pointer        func() Register // loads that to the ahead
+	at, step, left Register
+	lines          int // that code was emitted for
+}
 
 // Fields of kernel.ahead.
 const aheadAt, aheadStep, aheadLeft, aheadLines, aheadJump, aheadRows = 0, 8, 16, 24, 32, 40
 
-func (f *aheadCode) field(off int) Mem { return Mem{Base: Load(Param("later"), GP64()), Disp: off} }
+func (f *aheadCode) field(off int) Mem { return Mem{Base: f.pointer(), Disp: off} }
 
-func (f *aheadCode) load() {
+func (f *aheadCode) load(pointer func() Register) {
+	f.pointer = pointer
 	f.at, f.step, f.left = GP64(), GP64(), GP64()
 	MOVQ(f.field(aheadAt), f.at)
 	MOVQ(f.field(aheadStep), f.step)
 	MOVQ(f.field(aheadLeft), f.left)
 }
 
-// line fetches a line. Behind the last of a row, more has it go on.
+// line fetches a line. Behind the last of a row, what end emits has it go on.
 func (f *aheadCode) line() {
 	PREFETCHT1(Mem{Base: f.at})
 	ADDQ(f.step, f.at)
 	DECQ(f.left)
-	JZ(LabelRef("more"))
-	Label("went_on")
+	JZ(LabelRef(fmt.Sprint("row_ends", f.lines)))
+	Label(fmt.Sprint("goes_on", f.lines))
+	f.lines++
 }
 
-func (f *aheadCode) more() {
-	Label("more")
-	DECQ(f.field(aheadRows))
-	JL(LabelRef("no_more"))
-	MOVQ(f.field(aheadLines), f.left)
-	ADDQ(f.field(aheadJump), f.at)
-	JMP(LabelRef("went_on"))
-	Label("no_more")
-	XORQ(f.step, f.step)
-	MOVQ(I64(1<<62), f.left)
-	JMP(LabelRef("went_on"))
-}
-
-func (f *aheadCode) store() {
+// end emits the function's end.
+func (f *aheadCode) end() {
 	MOVQ(f.at, f.field(aheadAt))
 	MOVQ(f.step, f.field(aheadStep))
 	MOVQ(f.left, f.field(aheadLeft))
+	end()
+	for i := range f.lines {
+		Label(fmt.Sprint("row_ends", i))
+		DECQ(f.field(aheadRows))
+		JL(LabelRef(fmt.Sprint("nothing_left", i)))
+		MOVQ(f.field(aheadLines), f.left)
+		ADDQ(f.field(aheadJump), f.at)
+		JMP(LabelRef(fmt.Sprint("goes_on", i)))
+		Label(fmt.Sprint("nothing_left", i))
+		SUBQ(f.step, f.at) // the same line from now on
+		XORQ(f.step, f.step)
+		MOVQ(I64(1<<62), f.left)
+		JMP(LabelRef(fmt.Sprint("goes_on", i)))
+	}
 }
 
 func (t *tileCode) breg(j int) int { return t.mr*t.nv + j }
@@ -115,7 +125,7 @@ func (t *tileCode) emit(name string, direct bool) {
 		SHLQ(Imm(3), t.ahead)
 	} else {
 		t.next = t.whatFollows()
-		t.later.load()
+		t.later.load(func() Register { return Load(Param("later"), GP64()) })
 	}
 	tiles, nextA := Load(Param("tiles"), GP64()), Load(Param("a"), GP64())
 	t.k, t.a, t.b, t.c = GP64(), GP64(), GP64(), Load(Param("c"), GP64())
@@ -134,9 +144,7 @@ func (t *tileCode) emit(name string, direct bool) {
 		end()
 		return
 	}
-	t.later.store()
-	end()
-	t.later.more()
+	t.later.end()
 }
 
 // whatFollows is where the panel ends that all tiles of a call meet, and the one
