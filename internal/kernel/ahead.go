@@ -47,8 +47,8 @@ type laterReads struct {
 	stage int      // of the job that then belongs to
 }
 
-// run is what a product's tiles are to fetch.
-func (l *laterReads) run() *int {
+// current is what a product's tiles are to fetch: the first of an ahead's fields.
+func (l *laterReads) current() *int {
 	for i := range l.out {
 		if l.out[i].step > 0 {
 			return &l.out[i].at

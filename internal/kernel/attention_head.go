@@ -1,8 +1,6 @@
 package kernel
 
-import (
-	"math"
-)
+import "math"
 
 // attnHead is one head at work on one thread. Keys and values are copied
 // ("packed") as their block is first met; a block of queries then meets all

@@ -328,7 +328,7 @@ func (j *gemmJob) run(w *worker, b *kBlock, tiles, k, at, length int, a *float32
 	case t.runDirect != nil: // a ragged panel, which is packed
 		t.runDirect(tiles, slots, a, da, ptr(j.pb, packed), t.nr, c, ldc, acc)
 	default:
-		t.run(tiles, slots, a, da, ptr(j.pb, packed), c, ldc, acc, w.later.run())
+		t.run(tiles, slots, a, da, ptr(j.pb, packed), c, ldc, acc, w.later.current())
 	}
 }
 
