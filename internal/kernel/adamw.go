@@ -55,9 +55,7 @@ type adamJob struct {
 // of one length. g is only read.
 func (c *CPU) AdamW(o *AdamW, w, g, m, v []float32) {
 	n := len(w)
-	each := c.Threads() * partFloats
-	parts := c.Threads() * max(1, (n+each-1)/each) // as many for each thread
-	step := max(fewFloats, roundUp((n+parts-1)/parts, lineFloats))
+	step := c.evenStep(n)
 	c.adamJob = adamJob{c, o.prepare(), w, g[:n], m[:n], v[:n], step}
 	c.pool.run((n+step-1)/step, &c.adamJob)
 	c.adamJob = adamJob{}

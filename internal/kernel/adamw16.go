@@ -17,6 +17,7 @@ type adam16Job struct {
 	w, g []float32
 	m, v []uint16
 	draw draw
+	step int // weights of a part
 }
 
 // AdamW16 is AdamW with the moments m and v in bfloat16, rounded at random. The
@@ -24,13 +25,14 @@ type adam16Job struct {
 // be one of the seed, the step and the tensor.
 func (c *CPU) AdamW16(o *AdamW, w, g []float32, m, v []uint16, key uint64) {
 	n := len(w)
-	c.adam16Job = adam16Job{c, o.prepare(), w, g[:n], m[:n], v[:n], drawOf(key, 0)}
-	c.pool.run((n+partFloats-1)/partFloats, &c.adam16Job)
+	step := c.evenStep(n)
+	c.adam16Job = adam16Job{c, o.prepare(), w, g[:n], m[:n], v[:n], drawOf(key, 0), step}
+	c.pool.run((n+step-1)/step, &c.adam16Job)
 	c.adam16Job = adam16Job{}
 }
 
 func (j *adam16Job) part(_ *worker, i int) {
-	lo, hi := i*partFloats, min((i+1)*partFloats, len(j.w))
+	lo, hi := i*j.step, min((i+1)*j.step, len(j.w))
 	j.cpu.isa.adam16(&j.s, j.w[lo:hi], j.g[lo:hi], j.m[lo:hi], j.v[lo:hi], j.draw, lo)
 }
 

@@ -26,6 +26,14 @@ const (
 	fewFloats  = 4 << 10 // fewer are not worth handing out
 )
 
+// evenStep is how many of n elements a part handles where each is by itself: there
+// are then as many parts for each thread, of whole cache lines.
+func (c *CPU) evenStep(n int) int {
+	each := c.Threads() * partFloats
+	parts := c.Threads() * max(1, (n+each-1)/each)
+	return max(fewFloats, roundUp((n+parts-1)/parts, lineFloats))
+}
+
 // rows runs j over all rows.
 func (c *CPU) rows(j vecJob, rows int) {
 	if rows <= 0 || j.width <= 0 {
