@@ -97,13 +97,29 @@ func (j *gemmJob) plan(w *worker, i, n int) {
 // shareOfB is what worker id will read of B where the next columns, or blocks of the
 // sum, are packed.
 func (j *gemmJob) shareOfB(id int) ahead {
-	group := j.packGroup() * j.t.nr
-	groups, threads := (j.next.nc+group-1)/group, len(j.shares)
-	lo, hi := groups*id/threads*group, min(groups*(id+1)/threads*group, j.next.nc)
+	next, threads := &j.next, len(j.shares)
+	b := next.block
+	k, kc := b.k, b.kc
+	lo, hi := 0, next.nc
+	if j.b.kStride && b.pieces >= threads {
+		first := b.pieces * id / threads
+		k, kc = b.k+sum(b.piece[:first]), sum(b.piece[first:b.pieces*(id+1)/threads])
+	} else {
+		group := j.packGroup() * j.t.nr
+		groups := (next.nc + group - 1) / group
+		lo, hi = groups*id/threads*group, min(groups*(id+1)/threads*group, next.nc)
+	}
 	if lo >= hi {
 		return nothingAhead(ptr(j.B, 0))
 	}
-	return j.b.ahead(j.next.j+lo, hi-lo, j.next.block.k, j.next.block.kc)
+	return j.b.ahead(next.j+lo, hi-lo, k, kc)
+}
+
+func sum(x []int) (n int) {
+	for _, v := range x {
+		n += v
+	}
+	return n
 }
 
 // planOut has rows [r0,end) and columns [lo,hi) of what the epilogue touches fetched.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"maps"
 	"testing"
 	"unsafe"
 )
@@ -94,9 +95,7 @@ func TestOperandAhead(t *testing.T) {
 				want[line(int(uintptr(unsafe.Pointer(&x[c.element(i, j)]))))] = true
 			}
 		}
-		for a := c.o.ahead(r, rows, k, kc); a.step > 0; a = a.after(1) {
-			got[line(a.at)] = true
-		}
+		linesOf(c.o.ahead(r, rows, k, kc), got)
 		for at := range want {
 			if !got[at] {
 				t.Errorf("%s: a line is not fetched", c.name)
@@ -106,5 +105,58 @@ func TestOperandAhead(t *testing.T) {
 		if len(got) > len(want) {
 			t.Errorf("%s: %d lines fetched, %d read", c.name, len(got), len(want))
 		}
+	}
+}
+
+// What a worker fetches of B is what it packs behind the next barrier: in a product
+// over the rows of a batch, rows of its own.
+func TestShareOfBIsWhatAWorkerPacks(t *testing.T) {
+	for _, name := range ISAs() {
+		c, err := New(Options{ISA: name, Threads: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range []Gemm{
+			{M: 64, N: 192, K: 4096, TransA: true, KBlock: 128},             // several pieces a block
+			{M: 64, N: 192, K: 4096, TransA: true, KBlock: 128, BF16: true}, // twice as many
+			{M: 64, N: 192, K: 4096, TransA: true, KBlock: 4096},            // one
+			{M: 64, N: 2 * ncMax, K: 128, TransB: true, BF16: true},         // stored by columns
+		} {
+			g.A, g.B, g.C = make([]float32, g.M*g.K), make([]float32, g.N*g.K), make([]float32, g.M*g.N)
+			j := &gemmJob{}
+			if !j.prepare(c, &g) {
+				t.Fatal("nothing to do")
+			}
+			j.cutSum()
+			j.cut(2)
+			var next [2]map[int]bool
+			j.each(func() {
+				parts := j.packs() * j.groups
+				for w := range next {
+					packs := map[int]bool{}
+					for i := parts * w / 2; i < parts*(w+1)/2; i++ {
+						b, lo, hi := j.packOf(i / j.groups)
+						p := i % j.groups * j.packGroup() * j.t.nr
+						k := b.k + sum(b.piece[:lo])
+						linesOf(j.b.ahead(j.j+p, min(j.packGroup()*j.t.nr, j.nc-p), k, sum(b.piece[lo:hi])), packs)
+					}
+					if next[w] != nil && !maps.Equal(packs, next[w]) {
+						t.Errorf("%s, K %d in pieces of %d: worker %d fetches %d lines and packs %d", name, g.K, g.KBlock, w, len(next[w]), len(packs))
+					}
+					next[w] = map[int]bool{}
+					if j.next.block != nil {
+						linesOf(j.shareOfB(w), next[w])
+					}
+				}
+			})
+		}
+		c.Close()
+	}
+}
+
+// linesOf adds the lines that an ahead fetches to a set.
+func linesOf(a ahead, lines map[int]bool) {
+	for ; a.step > 0; a = a.after(1) {
+		lines[a.at&^(lineFloats*4-1)] = true
 	}
 }

@@ -18,10 +18,11 @@
 // to a micro-kernel that keeps a tile of C in registers (Goto and van de Geijn,
 // Anatomy of High-Performance Matrix Multiplication, 2008). What all threads read
 // of it is stored past the caches, since a core waits for a line that another has
-// read. What a thread packs next it fetches line by line while it multiplies. All
-// else is bound by memory, so passes are joined: a product's bias, activation,
-// dropout and residual are applied while the block is still in the cache, and logits
-// become exponentials there.
+// read; and each packs the rows that it wrote, as far as that is possible. What a
+// thread packs next it fetches line by line while it multiplies. All else is bound
+// by memory, so passes are joined: a product's bias, activation, dropout and residual
+// are applied while the block is still in the cache, and logits become exponentials
+// there.
 //
 // Two properties hold throughout and are tested. Results do not depend on the
 // number of threads, because work is split over independent outputs and never

@@ -64,7 +64,7 @@ type gemmJob struct {
 
 	j, nc  int      // columns at hand
 	panels int      // that they fill
-	packs  int      // parts that packing them makes, of packGroup panels each
+	groups int      // of packGroup panels each
 	sum    []kBlock // all its blocks
 	blocks []kBlock // those of them that are packed together
 	next   struct { // what is packed after the next barrier
@@ -99,7 +99,7 @@ func (c *CPU) Gemm(g *Gemm) {
 		j.cut(c.Threads())
 		j.each(func() {
 			j.phase = phasePackB
-			c.pool.run(len(j.blocks)*j.packs, j)
+			c.pool.run(j.packs()*j.groups, j)
 			j.phase = phaseMultiply
 			c.pool.runShares(len(j.parts), j.shareOf, j)
 		})

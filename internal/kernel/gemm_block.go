@@ -53,6 +53,9 @@ func (j *gemmJob) cut(threads int) {
 		}
 		return
 	}
+	if j.M <= 2*least*threads { // halves of so few would not pay either
+		least *= 2
+	}
 	for w := range threads {
 		j.shares = append(j.shares, len(j.parts))
 		end := min(j.M, roundUp(j.M*(w+1)/threads, j.t.mr))
@@ -123,7 +126,7 @@ func (j *gemmJob) each(f func()) {
 	for j.j = 0; j.j < j.N; j.j += columns {
 		j.nc = min(columns, j.N-j.j)
 		j.panels = (j.nc + j.t.nr - 1) / j.t.nr
-		j.packs = (j.panels + j.packGroup() - 1) / j.packGroup()
+		j.groups = (j.panels + j.packGroup() - 1) / j.packGroup()
 		for rest := j.sum; len(rest) > 0; rest = rest[len(j.blocks):] {
 			n := 0
 			for base := 0; n < len(rest); n++ {
@@ -189,11 +192,13 @@ func (j *gemmJob) take(k, span int) kBlock {
 	return b
 }
 
-// pack packs the panels of rows of a block of the sum, piece by piece.
-func (j *gemmJob) pack(dst []float32, width int, o operand, r, rows int, b *kBlock) {
+// pack packs the panels of rows of a block of the sum, its pieces [lo,hi).
+func (j *gemmJob) pack(dst []float32, width int, o operand, r, rows int, b *kBlock, lo, hi int) {
 	k, at := b.k, 0
-	for _, n := range b.piece[:b.pieces] {
-		j.cpu.isa.packPanels(dst[at:], width, width*b.slots, o, r, rows, k, n, j.t)
+	for i, n := range b.piece[:hi] {
+		if i >= lo {
+			j.cpu.isa.packPanels(dst[at:], width, width*b.slots, o, r, rows, k, n, j.t)
+		}
 		k += n
 		at += width * j.t.kSlots(n)
 	}
@@ -207,12 +212,41 @@ func (j *gemmJob) packGroup() int {
 	return max(1, ncPack/j.t.nr)
 }
 
-// packB packs group i of the panels of all blocks.
-func (j *gemmJob) packB(i int) {
-	b, p, nr := &j.blocks[i/j.packs], i%j.packs*j.packGroup(), j.t.nr
-	if !j.direct(p) {
-		j.pack(j.pb[b.base+p*nr*b.slots:], nr, j.b, j.j+p*nr, min(j.packGroup()*nr, j.nc-p*nr), b)
+// packs is how many parts the packing of a group of panels falls into: where B is
+// stored by rows of the sum, the pieces of the blocks at hand. Its rows then stay
+// with the core that wrote them, as in all else; a gradient of weights is a sum over
+// the rows of a batch.
+func (j *gemmJob) packs() int {
+	if !j.b.kStride {
+		return len(j.blocks)
 	}
+	n := 0
+	for i := range j.blocks {
+		n += j.blocks[i].pieces
+	}
+	return n
+}
+
+// packB packs part i of the panels of all blocks.
+func (j *gemmJob) packB(i int) {
+	at, p, nr := i/j.groups, i%j.groups*j.packGroup(), j.t.nr
+	if j.direct(p) {
+		return
+	}
+	b, lo, hi := j.packOf(at)
+	j.pack(j.pb[b.base+p*nr*b.slots:], nr, j.b, j.j+p*nr, min(j.packGroup()*nr, j.nc-p*nr), b, lo, hi)
+}
+
+// packOf is part i of packs: a block and its pieces [lo,hi).
+func (j *gemmJob) packOf(i int) (b *kBlock, lo, hi int) {
+	if !j.b.kStride {
+		return &j.blocks[i], 0, j.blocks[i].pieces
+	}
+	n := 0
+	for ; i >= j.blocks[n].pieces; n++ {
+		i -= j.blocks[n].pieces
+	}
+	return &j.blocks[n], i, i + 1
 }
 
 // direct tells whether panel p of B is read where it lies: a whole panel of a
@@ -265,7 +299,7 @@ func (j *gemmJob) packA(w *worker, r0, m int, b *kBlock) (pa []float32, slots in
 	}
 	pa = w.packedA.get(roundUp(m, j.t.mr) * b.slots)
 	if w.packs(j.stage, r0, m, b.k) {
-		j.pack(pa, j.t.mr, j.a, r0, m, b)
+		j.pack(pa, j.t.mr, j.a, r0, m, b, 0, b.pieces)
 	}
 	return pa, b.slots
 }

@@ -41,7 +41,7 @@ func (j *gemmJob) multiplySoft(w *worker, part *gemmPart, i int) {
 		at := 0
 		for n := range j.blocks {
 			b := &j.blocks[n]
-			j.pack(pa[at:], t.mr, j.a, part.r0, m, b)
+			j.pack(pa[at:], t.mr, j.a, part.r0, m, b, 0, b.pieces)
 			at += packed * b.slots
 		}
 	}
