@@ -252,6 +252,9 @@ func TestClearAnswers(t *testing.T) {
 			t.Errorf("%s is not named: %v", field, err)
 		}
 	}
+	if _, err := ask(Request{Prompt: "丂", Length: 3, TypicalP: 0.9, RepetitionPenalty: 1e-40}); fault.Code(err) != fault.CodeUsage {
+		t.Errorf("a penalty that makes logits infinite: %v", err)
+	}
 	if _, err := ask(Request{PromptIDs: []int32{0, vocab}, Length: 1}); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("token beyond the vocabulary: %v", err)
 	}

@@ -14,6 +14,8 @@ const (
 	MaxLength   = 100_000_000
 	MaxBeams    = 64
 	maxLogProbs = 100
+
+	minRepetitionPenalty = 0.01 // but for 0, which is none
 )
 
 // Request says what to write on from. The zero value of each field that is not
@@ -136,6 +138,9 @@ func (r *Request) Validate() error {
 	real("min_p", r.MinP, 0, 1)
 	real("typical_p", r.TypicalP, 0, 1)
 	real("repetition_penalty", r.RepetitionPenalty, 0, 1000)
+	if r.RepetitionPenalty > 0 && r.RepetitionPenalty < minRepetitionPenalty {
+		l.Addf("repetition_penalty %g is too small to divide by: use %g or more; 1 is none", r.RepetitionPenalty, minRepetitionPenalty)
+	}
 	real("presence_penalty", r.PresencePenalty, -100, 100)
 	real("frequency_penalty", r.FrequencyPenalty, -100, 100)
 	whole("beams", r.Beams, MaxBeams)

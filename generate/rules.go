@@ -97,8 +97,12 @@ func newRules(tok *tokenizer.Tokenizer, never []int32, eos int32, r *Request) *r
 	return rs
 }
 
-// banTokens forbids the sequence: its last token after those before it.
+// banTokens forbids the sequence: its last token after those before it. An empty one
+// is a word of which the tokenizer leaves nothing, which is never written anyway.
 func (rs *rules) banTokens(seq []int32) {
+	if len(seq) == 0 {
+		return
+	}
 	if rs.tok != nil {
 		if unk, ok := rs.tok.Vocab().ID("[UNK]"); ok && slices.Contains(seq, unk) {
 			return // it stands for anything

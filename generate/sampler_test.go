@@ -196,7 +196,7 @@ func TestBannedWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := textEngine(t, randomModel(31, v.Len(), 64), tok, newCPU(t, 0), EngineOptions{})
-	words := []string{"高血压", "art", "，，"}
+	words := []string{"高血压", "art", "，，", "\u200b"} // of the last, no token is left
 	seen := map[string]bool{}
 	for seed := range uint64(30) {
 		resp, err := e.Generate(t.Context(), Request{Prompt: "高血", Length: 40, MinLength: 40, Samples: 2, Temperature: 3, Seed: seed, Ban: words})

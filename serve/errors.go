@@ -26,14 +26,25 @@ func badField(field, format string, args ...any) *httpError {
 	return &httpError{http.StatusBadRequest, field, field + " " + fmt.Sprintf(format, args...)}
 }
 
-// statusOf turns any error into an answer. What is not the client's fault is
-// not told to it.
-func statusOf(err error) *httpError {
+// statusOf turns any error into an answer, and remembers it for the log. What is
+// not the client's fault is not told to it.
+func statusOf(r *http.Request, err error) *httpError {
+	h := forClient(err)
+	if h == nil {
+		note(r).err = err.Error()
+		return &httpError{status: http.StatusInternalServerError, message: "the server failed; its log knows more under the id " + note(r).id}
+	}
+	note(r).err = h.message
+	return h
+}
+
+// forClient is an error that the client may know; nil for others.
+func forClient(err error) *httpError {
 	var h *httpError
 	switch {
 	case errors.As(err, &h):
 		return h
-	case errors.Is(err, generate.ErrQueueFull), errors.Is(err, errNotReady), errors.Is(err, generate.ErrClosed):
+	case errors.Is(err, generate.ErrQueueFull), errors.Is(err, errNotReady), errors.Is(err, errDraining), errors.Is(err, generate.ErrClosed):
 		return &httpError{status: http.StatusServiceUnavailable, message: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &httpError{status: http.StatusServiceUnavailable, message: "the request took longer than the server allows"}
@@ -42,7 +53,7 @@ func statusOf(err error) *httpError {
 	case fault.Code(err) == fault.CodeUsage:
 		return &httpError{status: http.StatusBadRequest, message: err.Error()}
 	}
-	return &httpError{status: http.StatusInternalServerError, message: "the server failed: " + err.Error()}
+	return nil
 }
 
 // statusClientLeft is what the log says of a client that did not wait; it never
@@ -51,8 +62,7 @@ const statusClientLeft = 499
 
 // fail writes an error: {"error": text}, or OpenAI's form on its routes.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
-	h := statusOf(err)
-	note(r).err = h.message
+	h := statusOf(r, err)
 	if h.status == http.StatusServiceUnavailable || h.status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -15,11 +16,11 @@ import (
 
 // fields are the members of a request's JSON object. Its methods read one
 // each, keep the value that is there already where the member is missing, and
-// remember the first that is wrong.
+// remember what is wrong.
 type fields struct {
 	raw      map[string]json.RawMessage
-	nullable bool // null means missing
-	err      *httpError
+	nullable bool         // null means missing
+	faults   []*httpError // the first of each member
 }
 
 // readFields reads a body of at most limit bytes.
@@ -69,17 +70,21 @@ func (f *fields) get(name string) (json.RawMessage, bool) {
 }
 
 func (f *fields) bad(name, format string, args ...any) {
-	if f.err == nil {
-		f.err = badField(name, format, args...)
+	if !slices.ContainsFunc(f.faults, func(e *httpError) bool { return e.field == name }) {
+		f.faults = append(f.faults, badField(name, format, args...))
 	}
 }
 
-// done is the first fault, if any.
+// done is all faults at once, if there are any.
 func (f *fields) done() error {
-	if f.err == nil {
+	if len(f.faults) == 0 {
 		return nil
 	}
-	return f.err
+	all := *f.faults[0] // whose field is the answer's
+	for _, e := range f.faults[1:] {
+		all.message += "; " + e.message
+	}
+	return &all
 }
 
 // text reads a string. Half of a surrogate pair is no text.

@@ -43,6 +43,26 @@ func TestReload(t *testing.T) {
 		}
 	}
 	wg.Wait()
+	// What a model has done counts on while it is leaving, and thereafter.
+	written := s.models.stats().Generated
+	l, release, err := s.models.borrow()
+	if err != nil || written == 0 {
+		t.Fatal(err, written)
+	}
+	if err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if now := s.models.stats().Generated; now != written {
+			t.Errorf("%d tokens were written, now %d", written, now)
+		}
+		release()
+		eventually(t, "the model to be gone", func() bool { s.models.mu.Lock(); defer s.models.mu.Unlock(); return len(s.models.leaving) == 0 })
+		release = func() {}
+	}
+	if _, err := l.Engine.Generate(t.Context(), generate.Request{Prompt: "高", Length: 1}); !errors.Is(err, generate.ErrClosed) {
+		t.Error(err)
+	}
 	hangUp := make(chan os.Signal, 1)
 	go s.ReloadOn(t.Context(), hangUp)
 	hangUp <- os.Interrupt
@@ -173,8 +193,8 @@ func TestDrain(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if s.ready() {
-			t.Error("ready after the end")
+		if err := s.Reload(t.Context()); s.ready() || !errors.Is(err, errDraining) {
+			t.Errorf("ready after the end: %v, loaded again: %v", s.ready(), err)
 		}
 	}
 }

@@ -65,13 +65,16 @@ func newMetrics(m *models) *metrics {
 	return x
 }
 
-// stats are the figures of the current model, with those gone by counted in.
+// stats are the figures of the current model, counting in what others have done.
 func (m *models) stats() generate.Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var st generate.Stats
 	if m.current != nil {
 		st = m.current.Engine.Stats()
+	}
+	for _, l := range m.leaving {
+		st = st.Plus(l.Engine.Stats())
 	}
 	return st.Plus(m.done)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -75,15 +76,20 @@ func (s *Server) observed(next http.Handler) http.Handler {
 				if p == http.ErrAbortHandler {
 					panic(p)
 				}
-				s.o.Log.Error("a handler panicked", "id", n.id, "panic", p, "stack", string(debug.Stack()))
-				if a.status == 0 {
-					fail(a, r, &httpError{status: http.StatusInternalServerError, message: "the server failed; its log knows more under the id " + n.id})
+				if err := s.panicked(r, p); a.status == 0 {
+					fail(a, r, err)
 				}
 			}
 			s.log(r, a, n, time.Since(began))
 		}()
 		next.ServeHTTP(a, r)
 	})
+}
+
+// panicked logs a panic and is the answer to the request.
+func (s *Server) panicked(r *http.Request, p any) error {
+	s.o.Log.Error("a handler panicked", "id", note(r).id, "panic", p, "stack", string(debug.Stack()))
+	return fmt.Errorf("panic: %v", p)
 }
 
 // log writes the access line. Prompts are in it only where that was asked for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,13 +12,17 @@ import (
 	"promptgen/generate"
 )
 
-var errNotReady = errors.New("the model is not loaded yet: try again in a moment")
+var (
+	errNotReady = errors.New("the model is not loaded yet: try again in a moment")
+	errDraining = errors.New("the server is draining")
+)
 
 // models holds the model in use. A request borrows it; one that was exchanged
 // is closed when the last borrower gives it back.
 type models struct {
 	mu       sync.Mutex
 	current  *loaded
+	leaving  []*loaded      // exchanged, not yet given back by all
 	done     generate.Stats // what models gone by have done
 	draining atomic.Bool
 
@@ -43,33 +48,56 @@ func (m *models) borrow() (_ *loaded, release func(), err error) {
 	return l, l.users.Done, nil
 }
 
-// use makes next (nil: none) the current model and frees the one before when
-// its requests are done.
-func (m *models) use(next *Model) (gone <-chan struct{}) {
+// use makes next the current model and frees the one before when its requests are
+// done. When the server drains, next is freed at once.
+func (m *models) use(next *Model) error {
 	m.mu.Lock()
-	old := m.current
-	m.current = nil
-	if next != nil {
-		m.current = &loaded{Model: next, since: time.Now()}
+	defer m.mu.Unlock()
+	if m.draining.Load() {
+		next.free()
+		return errDraining
 	}
-	m.mu.Unlock()
+	m.leave()
+	m.current = &loaded{Model: next, since: time.Now()}
+	return nil
+}
+
+// end leaves no model, then and later, and tells when the last is freed.
+func (m *models) end() (gone <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.draining.Store(true)
+	return m.leave()
+}
+
+// leave takes the current model out of use. mu is held.
+func (m *models) leave() (gone <-chan struct{}) {
 	done := make(chan struct{})
+	old := m.current
+	if old == nil {
+		close(done)
+		return done
+	}
+	m.current, m.leaving = nil, append(m.leaving, old)
 	go func() {
 		defer close(done)
-		if old == nil {
-			return
-		}
 		old.users.Wait()
 		old.Engine.Close()
-		st := old.Engine.Stats()
 		m.mu.Lock()
-		m.done = m.done.Plus(st)
+		m.done = m.done.Plus(old.Engine.Stats())
+		m.leaving = slices.DeleteFunc(m.leaving, func(l *loaded) bool { return l == old })
 		m.mu.Unlock()
-		if old.Close != nil {
-			old.Close()
-		}
+		old.free()
 	}()
 	return done
+}
+
+// free closes the model.
+func (m *Model) free() {
+	m.Engine.Close()
+	if m.Close != nil {
+		m.Close()
+	}
 }
 
 // Reload opens the model again and exchanges it without losing a request: those
@@ -81,7 +109,9 @@ func (s *Server) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.models.use(next)
+	if err := s.models.use(next); err != nil {
+		return err
+	}
 	s.o.Log.Info("model loaded", "model", next.Name)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -109,7 +110,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 		s.streamCompletion(ctx, cancel, w, r, c, a, m)
 		return
 	}
-	answers, err := s.generateAll(ctx, cancel, r, c.prompts)
+	answers, err := s.generateAll(ctx, cancel, r, m, c.prompts)
 	if err != nil {
 		fail(w, r, err)
 		return
@@ -165,8 +166,8 @@ func (s *Server) readCompletion(f *fields) (*completion, error) {
 		o := &fields{nullable: true}
 		if json.Unmarshal(raw, &o.raw) != nil {
 			f.bad("stream_options", "must be an object")
-		} else if o.flag("include_usage", &c.usage); o.err != nil {
-			f.bad("stream_options", "%s", o.err.message)
+		} else if o.flag("include_usage", &c.usage); len(o.faults) > 0 {
+			f.bad("stream_options", "%v", o.done())
 		}
 	}
 	req.Samples = c.n
@@ -190,7 +191,7 @@ func (f *fields) prompts(like generate.Request, to *[]generate.Request) {
 	}
 	one := func(raw json.RawMessage) bool {
 		req := like
-		var ids []int32
+		var ids []*int32 // null is none
 		switch {
 		case bytes.HasPrefix(raw, []byte(`"`)):
 			text, err := decodeString(raw)
@@ -199,8 +200,10 @@ func (f *fields) prompts(like generate.Request, to *[]generate.Request) {
 				return true
 			}
 			req.Prompt = text
-		case json.Unmarshal(raw, &ids) == nil && len(ids) > 0:
-			req.PromptIDs = ids
+		case json.Unmarshal(raw, &ids) == nil && len(ids) > 0 && !slices.Contains(ids, nil):
+			for _, id := range ids {
+				req.PromptIDs = append(req.PromptIDs, *id)
+			}
 		default:
 			return false
 		}
@@ -224,7 +227,7 @@ func (f *fields) prompts(like generate.Request, to *[]generate.Request) {
 }
 
 // generateAll asks for all prompts at once; the first failure ends the others.
-func (s *Server) generateAll(ctx context.Context, cancel context.CancelFunc, r *http.Request, reqs []generate.Request) ([]*generate.Response, error) {
+func (s *Server) generateAll(ctx context.Context, cancel context.CancelFunc, r *http.Request, m *loaded, reqs []generate.Request) ([]*generate.Response, error) {
 	answers := make([]*generate.Response, len(reqs))
 	var wg sync.WaitGroup
 	var once sync.Once
@@ -236,12 +239,16 @@ func (s *Server) generateAll(ctx context.Context, cancel context.CancelFunc, r *
 		n.samples, n.tokens = 0, 0
 		own[i] = r.WithContext(context.WithValue(r.Context(), remarksKey{}, &n))
 		wg.Go(func() {
-			resp, err := s.generate(ctx, own[i], reqs[i])
-			if err != nil {
-				once.Do(func() { failed = err; cancel() })
-				return
-			}
-			answers[i] = resp
+			var err error
+			defer func() {
+				if p := recover(); p != nil { // which would end the server
+					err = s.panicked(r, p)
+				}
+				if err != nil {
+					once.Do(func() { failed = err; cancel() })
+				}
+			}()
+			answers[i], err = s.generate(ctx, own[i], m, reqs[i])
 		})
 	}
 	wg.Wait()
@@ -288,15 +295,14 @@ func (s *Server) streamCompletion(ctx context.Context, cancel context.CancelFunc
 			ev.send("", chunk)
 		}
 	}
-	answers, err := s.generateAll(ctx, cancel, r, c.prompts)
+	answers, err := s.generateAll(ctx, cancel, r, m, c.prompts)
 	if err != nil && ev == nil {
 		fail(w, r, err)
 		return
 	}
 	begin()
 	if err != nil {
-		h := statusOf(err)
-		note(r).err = h.message
+		h := statusOf(r, err)
 		ev.send("", errorBody(r, h))
 		return
 	}

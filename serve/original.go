@@ -43,10 +43,16 @@ func (s *Server) original(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, originalAnswer{Result: "[]"})
 		return
 	}
+	m, release, err := s.models.borrow()
+	if err != nil {
+		fail(w, r, err)
+		return
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(r.Context(), s.o.Timeout)
 	defer cancel()
 	if !wantsStream(r) {
-		resp, err := s.generate(ctx, r, req)
+		resp, err := s.generate(ctx, r, m, req)
 		if err != nil {
 			fail(w, r, err)
 			return
@@ -54,13 +60,13 @@ func (s *Server) original(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, texts(resp))
 		return
 	}
-	s.originalStream(ctx, cancel, w, r, req)
+	s.originalStream(ctx, cancel, w, r, m, req)
 }
 
 // originalStream sends each piece of text as {"sample", "text", "tokens" so
 // far} as soon as it is written, then the whole answer as the event "done". The answer begins with
 // the first piece, so that a full queue is still a 503.
-func (s *Server) originalStream(ctx context.Context, cancel context.CancelFunc, w http.ResponseWriter, r *http.Request, req generate.Request) {
+func (s *Server) originalStream(ctx context.Context, cancel context.CancelFunc, w http.ResponseWriter, r *http.Request, m *loaded, req generate.Request) {
 	var ev *events
 	begin := func() {
 		if ev == nil {
@@ -73,13 +79,12 @@ func (s *Server) originalStream(ctx context.Context, cancel context.CancelFunc, 
 			ev.send("", map[string]any{"sample": p.Sample, "text": p.Text, "tokens": p.Tokens})
 		}
 	}
-	resp, err := s.generate(ctx, r, req)
+	resp, err := s.generate(ctx, r, m, req)
 	switch {
 	case err != nil && ev == nil:
 		fail(w, r, err)
 	case err != nil:
-		h := statusOf(err)
-		note(r).err = h.message
+		h := statusOf(r, err)
 		ev.send("error", errorBody(r, h))
 	default:
 		begin()
@@ -100,13 +105,8 @@ func (s *Server) sampling(f *fields, req *generate.Request) {
 	f.stops("stop", &req.Stop)
 }
 
-// generate asks the engine and keeps the books.
-func (s *Server) generate(ctx context.Context, r *http.Request, req generate.Request) (*generate.Response, error) {
-	m, release, err := s.models.borrow()
-	if err != nil {
-		return nil, err
-	}
-	defer release()
+// generate asks the model's engine and keeps the books.
+func (s *Server) generate(ctx context.Context, r *http.Request, m *loaded, req generate.Request) (*generate.Response, error) {
 	n := note(r)
 	if s.o.LogPrompts {
 		n.prompt = req.Prompt

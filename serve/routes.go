@@ -51,7 +51,7 @@ func (s *Server) isReady(w http.ResponseWriter, r *http.Request) {
 	case s.ready():
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 	case s.models.draining.Load():
-		fail(w, r, &httpError{status: http.StatusServiceUnavailable, message: "the server is draining"})
+		fail(w, r, errDraining)
 	default:
 		fail(w, r, errNotReady)
 	}
@@ -74,6 +74,9 @@ func (s *Server) adminReload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.Reload(r.Context()); err != nil {
+		if forClient(err) == nil { // whoever may reload may know why not
+			err = &httpError{status: http.StatusInternalServerError, message: "the model was not loaded again: " + err.Error()}
+		}
 		fail(w, r, err)
 		return
 	}

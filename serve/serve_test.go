@@ -179,6 +179,17 @@ func TestFaultsAreNamed(t *testing.T) {
 			t.Errorf("%q: %d %s", body, r.status, r.body)
 		}
 	}
+	all := ask(t, "POST", url+"/generate", `{"context":5,"maxlength":-1,"stop":[1],"top_p":"all"}`)
+	for _, field := range []string{"context", "maxlength", "stop", "top_p"} {
+		if strings.Count(all.body, field+" must") != 1 {
+			t.Errorf("%s: %s", field, all.body)
+		}
+	}
+	for _, body := range []string{`{"prompt":[null,null]}`, `{"prompt":["高",5]}`, `{"prompt":null,"stream_options":{"include_usage":5}}`} {
+		if r := ask(t, "POST", url+"/v1/completions", body); r.status != 400 {
+			t.Errorf("%s: %d %s", body, r.status, r.body)
+		}
+	}
 	for _, body := range []string{`{"context":"\u0000高"}`, `{"context":"\ufffd"}`, `{"context":"😀","stop":["","。"]}`} {
 		if r := ask(t, "POST", url+"/generate", body); r.status != 200 {
 			t.Errorf("%q: %d %s", body, r.status, r.body)

@@ -113,6 +113,6 @@ func (s *Server) drain(srv *http.Server) error {
 		s.o.Log.Warn("requests were cut off", "after", s.o.Drain)
 		_ = srv.Close() // cancels the contexts of what is left
 	}
-	<-s.models.use(nil)
+	<-s.models.end()
 	return nil
 }

@@ -416,6 +416,24 @@ func TestNotFinite(t *testing.T) {
 				}
 			}
 		}
+		// So are those whose scale, or whose rounding, would not be finite.
+		for d, most := range map[kernel.DType]float32{kernel.BF16: 3.38e38, kernel.Q8_0: 65500 * 127, kernel.Q4_0: 65500 * 8} {
+			for _, w := range []float32{most, -most, most * 1.005, -most * 1.005} {
+				columns := func(_, lo, hi int) (decode.Part, error) {
+					return decode.Part{Columns: slices.Repeat([]float32{w}, (hi-lo)*k)}, nil
+				}
+				mem := decode.NewMemory([]int{decode.PackedBytes(d, k, n)}, nil)
+				m, err := u.Pack(mem, d, k, n, columns)
+				if large := max(w, -w) > most; large != (err != nil) {
+					t.Errorf("%v, %g: %v", d, w, err)
+				} else if x := make([]float32, k); !large {
+					if m.Column(x, 3); x[5]-x[5] != 0 {
+						t.Errorf("%v: %g became %g", d, w, x[5])
+					}
+				}
+				mem.Free()
+			}
+		}
 		for _, d := range dtypes {
 			m := pack(t, u, d, k, n, slices.Repeat([]float32{0.5}, n*k))
 			for _, bad := range []float64{math.NaN(), math.Inf(-1)} {

@@ -116,7 +116,7 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 		wide = s.room(m.f.squeezing.wideBytes(m.steps))
 	}
 	top := m.f.pack(m.steps, &rows[0], 4*ld, &wide[0])
-	if largest := math.Float32frombits(top); largest-largest != 0 || m.f.unit == BlockLen && toHalf(largest/127) >= 0x7c00 {
+	if !m.holds(math.Float32frombits(top)) {
 		return m.refuse(rows, ld, lo, hi)
 	}
 	if m.patches != nil {
@@ -125,6 +125,19 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 		return m.patches.set(lo/panelCols, p.squeeze(s, wide, hi-lo))
 	}
 	return nil
+}
+
+// holds tells whether weights up to this magnitude are finite as m stores them.
+func (m *Matrix) holds(largest float32) bool {
+	switch m.DType {
+	case kernel.BF16:
+		largest = kernel.RoundBF16(largest)
+	case kernel.Q8_0:
+		largest = half(toHalf(largest / 127))
+	case kernel.Q4_0:
+		largest = half(toHalf(largest / q4Zero))
+	}
+	return largest-largest == 0
 }
 
 // refuse says what is wrong with columns [lo,hi), which lie in rows.

@@ -34,7 +34,7 @@ type Gemm struct {
 	PreAct   []float32 // [M,N], rows LDC apart, or nil
 	Act      Act
 	Dropout  Dropout   // over [M,N]
-	Residual []float32 // [M,N], rows LDC apart, or nil; may be C only if Accumulate is not wanted
+	Residual []float32 // [M,N], rows LDC apart, or nil; must not be C
 
 	// Through, [M,N] with rows LDC apart or nil, is an x of which C turns out to
 	// be the gradient of Act(x): C becomes the gradient of x, and x Act(x).

@@ -9,7 +9,7 @@ type vectors struct {
 	act     func(y, x []float32, a Act)                      // y = act(x); y may be x
 	actGrad func(d, x []float32, a Act)                      // d *= act'(x), then x = act(x)
 	drop    func(y, x []float32, d dropRow, j int)           // y = dropout of x, whose first element is j; y may be x
-	maximum func(x []float32) float32                        // NaN if there is one
+	maximum func(x []float32) float32                        // NaNs are passed over
 	exp     func(y, x []float32, scale, off float32) float32 // y = exp(scale*x+off), returns the sum; y may be x
 	scale   func(y, x []float32, a float32)                  // y = a*x; y may be x
 	dot     func(x, y []float32) float32

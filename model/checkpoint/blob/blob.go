@@ -51,6 +51,9 @@ var layouts = map[DType]layout{
 // Known tells whether the sizes of a type are known.
 func (d DType) Known() bool { _, ok := layouts[d]; return ok }
 
+// Quantized tells whether elements of the type come in blocks.
+func (d DType) Quantized() bool { return layouts[d].elems > 1 }
+
 // IsWeight tells whether Floats can convert the type.
 func (d DType) IsWeight() bool {
 	switch d {

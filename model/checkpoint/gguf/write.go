@@ -10,7 +10,7 @@ import (
 	"promptgen/model/checkpoint/blob"
 )
 
-// Part is one tensor to be written; Rows produces its rows in order.
+// Part is one tensor to be written, row by row.
 type Part struct {
 	Name  string
 	DType blob.DType

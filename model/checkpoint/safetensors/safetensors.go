@@ -134,6 +134,9 @@ func (p *parser) tensor(dec *json.Decoder, name string) error {
 		return p.corrupt("tensor %s has the impossible shape %v", blob.Clip(name), e.Shape)
 	}
 	d := blob.DType(e.DType)
+	if d.Quantized() {
+		return p.corrupt("tensor %s is of type %s, which the format does not have", blob.Clip(name), d)
+	}
 	if d.Known() { // else it can be skipped, and is refused only where it is needed
 		if size, ok := d.ByteLen(n); !ok || size != hi-lo {
 			return p.corrupt("tensor %s: %s %v does not take the %d bytes it is given", blob.Clip(name), d, e.Shape, hi-lo)

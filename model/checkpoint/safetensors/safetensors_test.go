@@ -80,6 +80,7 @@ func TestHostileHeaders(t *testing.T) {
 		"name twice":        fileOf(`{"a":`+f32("[1]", 0, 4)+`,"a":`+f32("[1]", 4, 8)+`}`, 8),
 		"one offset":        fileOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}`, 4),
 		"deep":              fileOf(strings.Repeat(`{"a":`, 20000), 0),
+		"a type of gguf":    fileOf(`{"a":{"dtype":"Q8_0","shape":[32],"data_offsets":[0,34]}}`, 34),
 		"metadata a number": fileOf(`{"__metadata__":3}`, 0),
 	} {
 		if _, err := Parse("evil.safetensors", b); fault.Code(err) != fault.CodeCorrupt || !strings.Contains(err.Error(), "evil.safetensors") {
