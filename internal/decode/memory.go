@@ -8,8 +8,9 @@ import (
 // Memory is one mapping that packed matrices and vectors lie in side by side:
 // small ones would have no huge pages of their own.
 type Memory struct {
-	rest [][]byte // of each piece; the mapping is the last
-	free func()
+	rest   [][]byte // of each piece; the mapping is the last
+	places []int    // the pieces that the next ones to be taken come from
+	free   func()
 
 	last  int    // the piece that was taken from last
 	taken []byte // and what was left of it before
@@ -30,23 +31,23 @@ func NewMemory(sizes []int, lent [][]float32) *Memory {
 		m.rest = append(m.rest, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(f))), 4*len(f)))
 		room = append(room, 4*len(f))
 	}
-	own, free := allocate(Beside(sizes, room...))
-	m.rest, m.free = append(m.rest, own), free
+	places, beside := placed(sizes, room)
+	own, free := allocate(beside)
+	m.rest, m.places, m.free = append(m.rest, own), places, free
 	return m
 }
 
 // Take is the next n bytes, beginning with a cache line; anything may be in them.
 func (m *Memory) Take(n int) []byte {
-	i := 0
-	for n > len(m.rest[i]) {
-		i++
-	}
-	m.last, m.taken = i, m.rest[i]
+	m.last, m.places = m.places[0], m.places[1:]
+	m.taken = m.rest[m.last]
 	m.Trim(n)
 	return m.taken[:n:n]
 }
 
-// Trim gives back what was taken last, but for its first n bytes.
+// Trim gives back what was taken last, but for its first n bytes. What is taken next
+// comes from the pieces that were foreseen: in any other order of filling them up,
+// room gained in one place may be lost in another.
 func (m *Memory) Trim(n int) {
 	m.rest[m.last] = m.taken[min(roundUp(n, lineBytes), len(m.taken)):]
 }
@@ -54,16 +55,25 @@ func (m *Memory) Trim(n int) {
 // Beside is how much of what is taken in these sizes, one after another, does not
 // fit into lent pieces of so many bytes.
 func Beside(sizes []int, lent ...int) int {
-	rest, beside := slices.Clone(lent), 0
+	_, beside := placed(sizes, lent)
+	return beside
+}
+
+// placed says which lent piece each size comes from, the first with room for it;
+// len(lent) where none has, and how much that is in all.
+func placed(sizes, lent []int) (places []int, beside int) {
+	rest := slices.Clone(lent)
 	for _, n := range sizes {
 		i := slices.IndexFunc(rest, func(r int) bool { return n <= r })
 		if i < 0 {
+			i = len(lent)
 			beside += roundUp(n, lineBytes)
-			continue
+		} else {
+			rest[i] -= min(roundUp(n, lineBytes), rest[i])
 		}
-		rest[i] -= min(roundUp(n, lineBytes), rest[i])
+		places = append(places, i)
 	}
-	return beside
+	return places, beside
 }
 
 // FloatBytes is what Floats takes.

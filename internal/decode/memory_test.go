@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What is taken as announced finds room, in what is lent as far as Beside says,
-// and no two pieces share a byte.
+// What is taken as announced finds room, in what is lent as far as Beside says, also
+// where less of it is kept, and no two pieces share a byte.
 func TestMemoryTakesAsForecast(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sizes := rapid.SliceOf(rapid.IntRange(0, 5000)).Draw(t, "sizes")
@@ -25,6 +25,10 @@ func TestMemoryTakesAsForecast(t *testing.T) {
 			b := m.Take(n)
 			if len(b) != n {
 				t.Fatalf("%d bytes for %d", len(b), n)
+			}
+			if rapid.Bool().Draw(t, "trim") {
+				b = b[:rapid.IntRange(0, n).Draw(t, "kept")]
+				m.Trim(len(b))
 			}
 			for j := range b {
 				b[j] = byte(i)
