@@ -106,6 +106,11 @@ func NewEngineFrom(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Engi
 	if o.MaxQueue < 0 {
 		l.Addf("max_queue must not be negative")
 	}
+	for i, id := range []*int32{o.BOS, o.EOS} {
+		if id != nil && int(*id) >= c.VocabSize {
+			l.Addf("%s must be below the model's vocab_size (%d), not %d", []string{"bos", "eos"}[i], c.VocabSize, *id)
+		}
+	}
 	if err := l.Err("engine"); err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func (s *modelSource) Parts(name string, k, n int, d kernel.DType, workers int) 
 		}
 		floats, ok := blob.View(columns)
 		if !ok {
-			floats = grow(&per[worker], (hi-lo)*k)[:(hi-lo)*k]
+			floats = grow(&per[worker], (hi-lo)*k)
 			blob.Decode(floats, t.DType, columns.Bytes)
 		}
 		return decode.Part{Columns: floats}, nil

@@ -54,7 +54,7 @@ type Request struct {
 	BOS *int32 // token put before the prompt; nil: the engine's; negative: none
 	EOS *int32 // token that ends a text; nil: the engine's; negative: none
 
-	AllowDuplicates bool // otherwise a sample equal to an earlier one is drawn again, up to three times
+	AllowDuplicates bool // otherwise a sample equal to an earlier one is drawn again, up to three times, unless it was streamed
 	TopLogProbs     int  // list this many of the most probable tokens at each step
 
 	// OnToken, if set, is called for every token by the goroutine that called

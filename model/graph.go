@@ -163,8 +163,10 @@ func NewGraph(cpu *kernel.CPU, p *Params, o GraphOptions) (*Graph, error) {
 			return nil, err
 		}
 	}
-	g.eval, err = g.build(false)
-	return g, err
+	if g.eval, err = g.build(false); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
 }
 
 // build makes the expression graph, for training with its gradients, and the

@@ -25,8 +25,8 @@ type LoRA struct {
 // them.
 func DefaultTargets() []string { return []string{"c_attn", "c_proj", "c_fc"} }
 
-// maxRank is more than any adapter has.
-const maxRank = 1 << 12
+// MaxRank is more than any adapter has.
+const MaxRank = 1 << 12
 
 // On says whether there are adapters.
 func (l LoRA) On() bool { return l.Rank > 0 }
@@ -48,8 +48,8 @@ func (l LoRA) Scale() float32 { return float32(l.Alpha / float64(l.Rank)) }
 
 // Faults lists what is wrong with the adapters for models of a shape.
 func (l LoRA) Faults(c Config) (faults fault.List) {
-	if l.Rank < 0 || l.Rank > maxRank {
-		faults.Addf("lora-rank must be between 1 and %d, not %d", maxRank, l.Rank)
+	if l.Rank < 0 || l.Rank > MaxRank {
+		faults.Addf("lora-rank must be between 1 and %d, not %d", MaxRank, l.Rank)
 	}
 	if l.Rank == 0 {
 		if l.Alpha != 0 || l.Dropout != 0 || len(l.Targets) > 0 {

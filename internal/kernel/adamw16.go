@@ -43,11 +43,11 @@ func adam16Go(s *adamStep, w, g []float32, m, v []uint16, d draw, j int) {
 	g, m, v = g[:len(w)], m[:len(w)], v[:len(w)]
 	for i := range w {
 		gr := g[i] * s.gradScale
-		mean := float32(s.b1*fromHalf(m[i])) + float32(s.c1*gr)
-		square := float32(s.b2*fromHalf(v[i])) + float32(s.c2*float32(gr*gr))
+		mean := float32(s.b1*fromBF16(m[i])) + float32(s.c1*gr)
+		square := float32(s.b2*fromBF16(v[i])) + float32(s.c2*float32(gr*gr))
 		random := d.bits(j + i)
-		m[i] = cutHalf(mean, random&0xffff)
-		v[i] = cutHalf(square, random>>16)
+		m[i] = cutBF16(mean, random&0xffff)
+		v[i] = cutBF16(square, random>>16)
 		den := float32(s.root*float32(math.Sqrt(float64(square)))) + s.eps
 		w[i] = (float32(s.before*w[i]) - float32(s.step*mean)/den) * s.after
 	}

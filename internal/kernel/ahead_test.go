@@ -84,8 +84,8 @@ func TestOperandAhead(t *testing.T) {
 	}{
 		{"by rows", operand{x: x, ld: 96}, func(r, k int) int { return r*96 + k }},
 		{"by columns", operand{x: x, ld: 96, kStride: true}, func(r, k int) int { return k*96 + r }},
-		{"panels", operand{x: x, ld: 34, panels: true}, func(r, k int) int { return halfOf(34, r, k) / 2 }},
-		{"panels, by columns", operand{x: x, ld: 34, panels: true, kStride: true}, func(r, k int) int { return halfOf(34, k, r) / 2 }},
+		{"panels", operand{x: x, ld: 34, panels: true}, func(r, k int) int { return bf16At(34, r, k) / 2 }},
+		{"panels, by columns", operand{x: x, ld: 34, panels: true, kStride: true}, func(r, k int) int { return bf16At(34, k, r) / 2 }},
 	} {
 		const r, rows, k, kc = 16, 16, 32, 32
 		line := func(at int) int { return at &^ (lineFloats*4 - 1) }

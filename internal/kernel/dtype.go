@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"fmt"
-	"math"
 	"strings"
 )
 
@@ -37,16 +36,3 @@ func ParseDType(s string) (DType, error) {
 	}
 	return FP32, fmt.Errorf("dtype %q is not known: use %s", s, strings.Join(dtypeNames[:], ", "))
 }
-
-// bf16Bits rounds x to the nearest bfloat16 (ties to even) and returns its 16
-// bits. NaN stays NaN.
-func bf16Bits(x float32) uint32 {
-	u := math.Float32bits(x)
-	if x != x {
-		return u>>16 | 0x40 // quiet: rounding could carry its mantissa away
-	}
-	return (u + 0x7fff + u>>16&1) >> 16
-}
-
-// RoundBF16 is x rounded to bfloat16.
-func RoundBF16(x float32) float32 { return math.Float32frombits(bf16Bits(x) << 16) }

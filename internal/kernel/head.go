@@ -271,7 +271,7 @@ func (j *headJob) finish(i int, h []float32, target int) {
 	j.cpu.isa.scale(j.scaled[i*j.Width:][:j.Width], h, j.factor[i])
 	at := float32(math.Exp(logit-shift) - (1-smooth)*sum)
 	if j.soft.panels {
-		asHalves(j.soft.out)[halfOf(j.soft.ld, i, target)] = uint16(bf16Bits(at))
+		asBF16(j.soft.out)[bf16At(j.soft.ld, i, target)] = uint16(bf16Bits(at))
 		return
 	}
 	row := j.soft.out[i*j.soft.ld:][:j.soft.ld]

@@ -34,13 +34,13 @@ func (o *operand) panelOf(row, column int) *float32 {
 	return ptr(o.x, (column/panelWidth*o.ld+row/2)*panelWidth)
 }
 
-// halfOf is where an exponential lies, counted in halves.
-func halfOf(slots, row, column int) int {
+// bf16At is where an exponential lies, counted in bf16.
+func bf16At(slots, row, column int) int {
 	return ((column/panelWidth*slots+row/2)*panelWidth+column%panelWidth)*2 + row%2
 }
 
-// asHalves is the same memory as bf16.
-func asHalves(x []float32) []uint16 {
+// asBF16 is the same memory as bf16.
+func asBF16(x []float32) []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
 }
 

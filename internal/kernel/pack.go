@@ -117,7 +117,7 @@ func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, 
 			row, column = column, row
 		}
 		if o.panels {
-			return fromHalf(asHalves(o.x)[halfOf(o.ld, row, column)])
+			return fromBF16(asBF16(o.x)[bf16At(o.ld, row, column)])
 		}
 		return o.x[row*o.ld+column]
 	}

@@ -90,7 +90,7 @@ func (a *adapterConfig) refuse(path string) error {
 	switch {
 	case a.Type != "LORA":
 		return fault.Corrupt("%s: describes a %q adapter, and this program reads LORA only", path, blob.Clip(a.Type))
-	case a.Rank < 1 || a.Rank > 1<<12 || !(math.Abs(a.Alpha) < 1e9):
+	case a.Rank < 1 || a.Rank > model.MaxRank || !(math.Abs(a.Alpha) < 1e9):
 		return fault.Corrupt("%s: r %d and lora_alpha %g describe no adapter", path, a.Rank, a.Alpha)
 	case a.DoRA:
 		return fault.Corrupt("%s: use_dora is not supported; merge the adapter with PEFT first", path)

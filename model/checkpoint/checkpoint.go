@@ -57,7 +57,8 @@ type Model struct {
 
 	userDictPath string // where UserDict lies, if it was read
 	files        []*blob.File
-	encoded      map[string]Encoded // by our names, with LoadOptions.KeepEncoded
+	encoded      map[string]Encoded    // by our names, with LoadOptions.KeepEncoded
+	stored       map[string]blob.DType // of the file's tensors, by our names
 }
 
 // Meta is promptgen.json: what the Hugging Face files have no place for.

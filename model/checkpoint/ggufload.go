@@ -33,8 +33,15 @@ func (m *Model) loadGGUF(path string, o LoadOptions) error {
 		return err
 	}
 	m.DType = weightType(g.Tensors)
-	m.Params, m.encoded, err = ggufParams(path, c, g.Tensors, o.KeepEncoded)
-	return err
+	if m.Params, m.encoded, err = ggufParams(path, c, g.Tensors, o.KeepEncoded); err != nil {
+		return err
+	}
+	m.stored = map[string]blob.DType{}
+	byName := index(g.Tensors)
+	for _, name := range ggufNames(c, !m.Params.HeadTied) {
+		m.stored[name.ours] = byName[name.gguf].DType
+	}
+	return nil
 }
 
 // ggufConfig is the shape: as this program wrote it, else of llama.cpp's keys.
@@ -74,6 +81,9 @@ func (m *Model) loadGGUFVocab(path string, g *gguf.File, c model.Config, o LoadO
 		if err := json.Unmarshal([]byte(text), &m.Meta); err != nil {
 			return fault.Corrupt("%s: its %s is broken JSON (%v)", path, keyMeta, err)
 		}
+	}
+	if err := m.Meta.check(path); err != nil {
+		return err
 	}
 	var err error
 	if o.VocabPath != "" {

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"path/filepath"
 
@@ -108,7 +109,7 @@ func (in *Info) model() error {
 		return err
 	}
 	defer m.Close()
-	in.describe(m.Params.Config, m.Params.Config.Tensors(!m.Params.HeadTied))
+	in.describe(m.Params.Config, m.Params.Config.Tensors(!m.Params.HeadTied), m.stored)
 	in.DType, in.UntiedHead, in.Notes = m.DType, !m.Params.HeadTied, m.Notes
 	in.VocabHash, in.Training = m.Meta.VocabHash, m.Meta.Training
 	in.Level, in.LowerCase = m.Meta.Level, m.Meta.LowerCase
@@ -130,7 +131,7 @@ func (in *Info) state(dir string) error {
 	if err != nil {
 		return err
 	}
-	in.describe(s.Config, s.specs())
+	in.describe(s.Config, s.specs(), nil)
 	if s.LoRA.On() {
 		in.LoRA = &s.LoRA
 	}
@@ -141,11 +142,13 @@ func (in *Info) state(dir string) error {
 	return nil
 }
 
-func (in *Info) describe(c model.Config, specs []model.TensorSpec) {
+// describe lists the tensors; those that stored does not have are F32.
+func (in *Info) describe(c model.Config, specs []model.TensorSpec, stored map[string]blob.DType) {
 	in.Config = &c
 	for _, t := range specs {
 		in.Parameters += int64(t.Len())
-		in.Tensors = append(in.Tensors, TensorInfo{t.Name, "F32", t.Shape})
+		d := cmp.Or(stored[t.Name], blob.F32)
+		in.Tensors = append(in.Tensors, TensorInfo{t.Name, string(d), t.Shape})
 	}
 }
 
@@ -186,7 +189,7 @@ func parseAny(path string, b []byte) (kind string, tensors []blob.Tensor, err er
 			return "gguf file", nil, err
 		}
 		return "gguf file", g.Tensors, nil
-	case bytes.HasPrefix(b, []byte("PK\x03\x04")), bytes.HasPrefix(b, []byte("\x80\x02\x8a")):
+	case torchfile.Is(b):
 		tensors, err = torchfile.Parse(path, b)
 		return "pytorch file", tensors, err
 	case len(b) > 8 && b[8] == '{':

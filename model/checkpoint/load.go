@@ -108,7 +108,10 @@ func (m *Model) loadFolder(dir string, o LoadOptions) error {
 		return err
 	}
 	m.files = w.files
-	m.DType = weightType(w.tensors)
+	m.DType, m.stored = weightType(w.tensors), map[string]blob.DType{}
+	for _, t := range w.tensors {
+		m.stored[canonical(t.Name)] = t.DType
+	}
 	p, kept, notes, err := assemble(w.path, c, h.Tied, w.tensors, o.KeepEncoded)
 	m.Params, m.encoded, m.Notes = p, kept, append(m.Notes, notes...)
 	return err
@@ -123,18 +126,22 @@ func readMeta(dir string) (meta Meta, err error) {
 	if err := readJSON(path, &meta); err != nil {
 		return meta, err
 	}
-	if meta.Format > formatVersion {
-		return meta, fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", path, meta.Format, formatVersion)
+	return meta, meta.check(path)
+}
+
+// check refuses what a newer program wrote.
+func (m *Meta) check(path string) error {
+	if m.Format > formatVersion {
+		return fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", path, m.Format, formatVersion)
 	}
-	return meta, nil
+	return nil
 }
 
 // hint points from a training's output folder to the model in it.
 func hint(dir string) string {
-	for _, name := range []string{"final_model"} {
-		if exists(filepath.Join(dir, name, configName)) || isAdapter(filepath.Join(dir, name)) {
-			return fmt.Sprintf("; %s is one", filepath.Join(dir, name))
-		}
+	final := filepath.Join(dir, "final_model")
+	if exists(filepath.Join(final, configName)) || isAdapter(final) {
+		return fmt.Sprintf("; %s is one", final)
 	}
 	return ""
 }

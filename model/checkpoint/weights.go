@@ -210,15 +210,15 @@ func untiedHead(path string, tied *bool, byName map[string]blob.Tensor) (bool, e
 	return !bytes.Equal(head.Bytes, wte.Bytes), nil
 }
 
-// fits compares a tensor with what the config asks for.
+// fits compares a tensor with what the model's config asks for.
 func fits(path string, want model.TensorSpec, t blob.Tensor, ok bool) error {
 	switch {
 	case !ok:
-		return fault.Corrupt("%s: lacks the tensor %s that config.json asks for; the file is not whole or of another model", path, want.Name)
+		return fault.Corrupt("%s: lacks the tensor %s that its config asks for; the file is not whole or of another model", path, want.Name)
 	case !t.DType.IsWeight():
-		return fault.Corrupt("%s: tensor %s is of type %s; F32, F16 and BF16 can be read", path, want.Name, blob.Clip(string(t.DType)))
+		return fault.Corrupt("%s: tensor %s is of type %s; weights are F32, F16 or BF16, or in GGUF Q8_0 or Q4_0", path, want.Name, blob.Clip(string(t.DType)))
 	case !blob.SameShape(t.Shape, want.Shape):
-		return fault.Corrupt("%s: tensor %s has the shape %v, and config.json asks for %v", path, want.Name, t.Shape, want.Shape)
+		return fault.Corrupt("%s: tensor %s has the shape %v, and its config asks for %v", path, want.Name, t.Shape, want.Shape)
 	}
 	return nil
 }

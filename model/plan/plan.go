@@ -191,8 +191,11 @@ func check(c model.Config, s Settings) error {
 	if s.Batch < 1 || s.Batch > 1<<16 || s.Sequences < 0 || s.Sequences > 1<<32 {
 		l.Addf("the batch must be between 1 and %d, not %d of %d", 1<<16, s.Batch, s.Sequences)
 	}
-	if s.Threads < 0 || s.Threads > 1<<16 || s.Data < 0 || s.Beside < 0 {
+	if s.Threads < 0 || s.Threads > 1<<16 {
 		l.Addf("threads must be between 0 and %d, not %d", 1<<16, s.Threads)
+	}
+	if s.Data < 0 || s.Beside < 0 {
+		l.Addf("the data (%d bytes) and what lies beside (%d) must not be negative", s.Data, s.Beside)
 	}
 	if err := l.Err("plan"); err != nil {
 		return err
@@ -211,6 +214,10 @@ func bound(c model.Config, s Settings) float64 {
 	params := 2*vocab*width + float64(c.NPositions)*width + layers*(5*width*width+3*width*inner+20*(width+inner))
 	slots := min(vocab, float64(max(s.Batch, s.Sequences))*float64(c.NCtx)) * width
 	activations := rows * (layers + 2) * (16*width + 4*inner + float64(c.NHead) + 64)
+	params += float64(s.Trainable.LoRA.Rank) * layers * 8 * (width + inner)
+	for _, n := range s.Guests {
+		slots += float64(n) / 4
+	}
 	scratch := float64(max(1, s.Threads)) * (1e6 + 400*float64(c.NCtx) + 40*float64(c.NCtx)*width)
 	return 16*params + 4*(slots+activations+rows*vocab+10*vocab+scratch) + float64(s.Data) + float64(s.Beside)
 }

@@ -40,13 +40,21 @@ const notContiguous blob.DType = "not contiguous in memory"
 func Parse(path string, b []byte) ([]blob.Tensor, error) {
 	r := &reader{path: path, b: b, storages: map[string]*storage{}}
 	switch {
-	case bytes.HasPrefix(b, []byte("PK\x03\x04")):
+	case isZip(b):
 		return r.zipped()
-	case len(b) > 2 && b[0] == 0x80 && (b[2] == 0x8a || b[2] == 0x95):
+	case Is(b):
 		return r.legacy()
 	}
 	return nil, r.corrupt("is no file of torch.save")
 }
+
+// Is tells by how b begins whether torch.save may have written it: as a zip archive,
+// or as a pickle that begins with a long integer, of protocols with frames in one.
+func Is(b []byte) bool {
+	return isZip(b) || len(b) > 2 && b[0] == 0x80 && (b[2] == 0x8a || b[2] == 0x95)
+}
+
+func isZip(b []byte) bool { return bytes.HasPrefix(b, []byte("PK\x03\x04")) }
 
 // reader gathers the storages that a dictionary's tensors refer to.
 type reader struct {
