@@ -125,12 +125,16 @@ func expand(pattern string) ([]string, error) {
 
 // corpusFolder lists the corpus files below dir, hidden ones left out.
 func corpusFolder(dir string) ([]string, error) {
+	root, err := filepath.EvalSymlinks(dir) // the walk itself follows none
+	if err != nil {
+		return nil, unreadable(dir, err)
+	}
 	var paths []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return unreadable(path, err)
-		case path != dir && strings.HasPrefix(d.Name(), "."):
+		case path != root && strings.HasPrefix(d.Name(), "."):
 			if d.IsDir() {
 				return filepath.SkipDir
 			}

@@ -14,13 +14,6 @@ import (
 	"promptgen/tokenizer"
 )
 
-// LegacyOptions say what the original's token files do not tell of themselves.
-type LegacyOptions struct {
-	Level     tokenizer.Level // "" is the word level
-	LowerCase *bool           // nil: as the vocabulary looks
-	UserDict  string          // path; "" without
-}
-
 // IsLegacy tells whether dir looks like a folder of the original's token files.
 func IsLegacy(dir string) bool {
 	_, err := os.Stat(bookPiece(dir, 0))
@@ -31,7 +24,7 @@ func IsLegacy(dir string) bool {
 // with a space behind each, counted in the vocabulary at vocabPath. The ids are
 // kept in memory, two bytes each (four with a vocabulary of more than 65536).
 // Nothing is held out.
-func OpenLegacy(dir, vocabPath string, o LegacyOptions) (*Set, error) {
+func OpenLegacy(dir, vocabPath string) (*Set, error) {
 	if vocabPath == "" {
 		return nil, fault.Usage("%s: token files of the original need the vocabulary they count in; name it with --vocab", dir)
 	}
@@ -42,13 +35,6 @@ func OpenLegacy(dir, vocabPath string, o LegacyOptions) (*Set, error) {
 	files, err := legacyFiles(dir)
 	if err != nil {
 		return nil, err
-	}
-	if o.Level == "" {
-		o.Level = tokenizer.LevelWord
-	}
-	lower := v.LowerCaseByDefault()
-	if o.LowerCase != nil {
-		lower = *o.LowerCase
 	}
 	var t *Tokens
 	if v.Len() <= 1<<16 {
@@ -62,10 +48,10 @@ func OpenLegacy(dir, vocabPath string, o LegacyOptions) (*Set, error) {
 	s := &Set{
 		Manifest: Manifest{
 			Format: "tokenized_train_N.txt", VocabHash: v.Hash(), VocabSize: v.Len(),
-			Level: string(o.Level), LowerCase: lower, Compat: true, Train: Split{Stats: t.stats},
+			Level: string(tokenizer.LevelWord), LowerCase: v.LowerCaseByDefault(), Compat: true, Train: Split{Stats: t.stats},
 		},
 		Train: t, Val: newTokens(nil, Stats{}, v.Len()),
-		dir: dir, vocabPath: vocabPath, userDict: o.UserDict,
+		dir: dir, vocabPath: vocabPath,
 	}
 	return s, nil
 }

@@ -314,7 +314,7 @@ func TestLegacy(t *testing.T) {
 	if err := tok.Vocab().WriteFile(vocab); err != nil {
 		t.Fatal(err)
 	}
-	s, err := OpenLegacy(dir, vocab, LegacyOptions{})
+	s, err := OpenLegacy(dir, vocab)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,17 +325,17 @@ func TestLegacy(t *testing.T) {
 		t.Errorf("another vocabulary (%v)", err)
 	}
 	os.WriteFile(bookPiece(dir, 3), []byte("1 2 999999 "), 0o644)
-	_, err = OpenLegacy(dir, vocab, LegacyOptions{})
+	_, err = OpenLegacy(dir, vocab)
 	code(t, err, fault.CodeCorrupt, "tokenized_train_3.txt", "999999")
 	os.WriteFile(bookPiece(dir, 3), []byte("1 2 x "), 0o644)
-	_, err = OpenLegacy(dir, vocab, LegacyOptions{})
+	_, err = OpenLegacy(dir, vocab)
 	code(t, err, fault.CodeCorrupt, "tokenized_train_3.txt", `"x"`)
 	os.Remove(bookPiece(dir, 3))
-	_, err = OpenLegacy(dir, vocab, LegacyOptions{})
+	_, err = OpenLegacy(dir, vocab)
 	code(t, err, fault.CodeCorrupt, "tokenized_train_3.txt", "missing")
-	_, err = OpenLegacy(dir, "", LegacyOptions{})
+	_, err = OpenLegacy(dir, "")
 	code(t, err, fault.CodeUsage, "--vocab")
-	_, err = OpenLegacy(t.TempDir(), vocab, LegacyOptions{})
+	_, err = OpenLegacy(t.TempDir(), vocab)
 	code(t, err, fault.CodeUsage, "tokenized_train_0.txt")
 }
 

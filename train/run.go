@@ -225,7 +225,7 @@ func newPlan(o Options, windows int, tokens int64) (plan, error) {
 // tokenized_train_N.txt with the vocabulary file that it was made with.
 func OpenData(dir, vocabPath string) (*data.Set, error) {
 	if data.IsLegacy(dir) {
-		return data.OpenLegacy(dir, vocabPath, data.LegacyOptions{})
+		return data.OpenLegacy(dir, vocabPath)
 	}
 	return data.OpenSet(dir)
 }

@@ -29,8 +29,15 @@ func answerAll(ctx context.Context, prompts func(yield func(string) bool) error,
 	ctx, cancel := context.WithCancel(ctx)
 	answered := make(chan question)
 	var asking sync.WaitGroup
-	defer asking.Wait()
-	defer cancel()
+	var mu sync.Mutex
+	over := false // no question is begun any more
+	defer func() {
+		cancel()
+		mu.Lock()
+		over = true
+		mu.Unlock()
+		asking.Wait()
+	}()
 	places := make(chan struct{}, atOnce) // of prompts whose answers are not printed yet
 	read := make(chan error, 1)
 	go func() { // on its own: reading may wait for a user
@@ -39,6 +46,11 @@ func answerAll(ctx context.Context, prompts func(yield func(string) bool) error,
 			select {
 			case places <- struct{}{}:
 			case <-ctx.Done():
+				return false
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if over {
 				return false
 			}
 			q := question{number: n, prompt: prompt}

@@ -11,6 +11,7 @@ import (
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/generate"
+	"promptgen/internal/fault"
 	"promptgen/internal/nearest"
 )
 
@@ -99,6 +100,9 @@ func (c *conversation) write(ctx context.Context, prompt string) error {
 			fmt.Fprintln(c.console.Out)
 		}
 		c.say("stopped")
+		return nil
+	case fault.Code(err) == fault.CodeUsage:
+		c.say("%v", err)
 		return nil
 	}
 	return err

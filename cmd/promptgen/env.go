@@ -22,6 +22,9 @@ var settings = []string{
 	"TOKENIZER_GOLDEN", // likewise
 	"VOCABS",           // likewise
 	"TEST_MPI",         // "required": tests fail where MPI is missing
+	"TEST_KILLS",       // how often the tests kill a training
+	"E2E",              // "required": tests fail where a browser or client is missing
+	"BENCH_MB",         // corpus of the tokenizer's benchmark
 }
 
 // environment holds the PROMPTGEN_ variables without their prefix.

@@ -313,6 +313,6 @@ Go on with:
   %[1]s generate --model %[2]s --prompt %[3]s --samples 3 --length 60
   %[1]s serve --model %[2]s
   %[1]s quickstart --dir my-model my-text.txt
-`, q.app.name(), model, r.Samples[0].Prompt, quickstartTemperature, quickstartTopK)
+`, q.app.name(), shellQuote(model), shellQuote(r.Samples[0].Prompt), quickstartTemperature, quickstartTopK)
 	return nil
 }

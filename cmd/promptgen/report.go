@@ -40,7 +40,7 @@ func (a *app) reportCommand() *cli.Command {
 				out = "comparison.html"
 			}
 			if err := report.WriteFile(out, runs...); err != nil {
-				return fault.With(fault.CodeUsage, err)
+				return err
 			}
 			if c.Bool("json") {
 				return a.console.JSON(map[string]any{"report": out, "runs": len(runs)})

@@ -70,10 +70,14 @@ func (a *app) tokenizeOptions(c *cli.Context) (o data.TokenizeOptions, err error
 	if o.Compat && !c.IsSet("min-length") {
 		o.MinLength = bookMinLength
 	}
+	if o.Compat && (c.String("level") != string(tokenizer.LevelWord) || o.UserDict != "") {
+		faults.Addf("--compat book cuts as the original does: it takes neither another --level nor a --user-dict")
+	}
 	positive(&faults, c, "num-pieces")
 	if c.IsSet("num-pieces") && !o.Compat {
 		faults.Addf("--num-pieces belongs to --compat book: token shards need no pieces")
 	}
+	choice(&faults, c, "level", "word", "char", "bert")
 	if err := faults.Err("tokenize"); err != nil {
 		return o, err
 	}
@@ -81,17 +85,13 @@ func (a *app) tokenizeOptions(c *cli.Context) (o data.TokenizeOptions, err error
 	return o, err
 }
 
-// bookMinLength is the original's --min_length: it drops shorter entries.
+// bookMinLength is the original's --min_length: it drops entries of so many
+// characters or fewer.
 const bookMinLength = 128
 
 // corpusTokenizer is the tokenizer that the flags ask for.
 func (a *app) corpusTokenizer(c *cli.Context) (*tokenizer.Tokenizer, error) {
-	var faults fault.List
-	choice(&faults, c, "level", "word", "char", "bert")
-	book := compat(&faults, c)
-	if err := faults.Err("tokenize"); err != nil {
-		return nil, err
-	}
+	book := c.String("compat") == "book"
 	v, err := a.readVocab(c.String("vocab"))
 	if err != nil {
 		return nil, err

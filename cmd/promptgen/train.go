@@ -99,6 +99,9 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	}
 	dtypeName := c.String("dtype")
 	if c.Bool("fp16") {
+		if c.IsSet("dtype") && dtypeName != "bf16" {
+			faults.Addf("--fp16 means --dtype bf16, and --dtype %s was given too: leave one out", dtypeName)
+		}
 		a.said("fp16: training with --dtype bf16")
 		dtypeName = "bf16"
 	}
@@ -151,8 +154,8 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	return o, faults.Err("train")
 }
 
-// repeatOptions are those of a former training; only where things lie, and how
-// many threads compute, may be said anew.
+// repeatOptions are those of a former training; only where things lie, and what this
+// machine gives, may be said anew: threads and memory, which change no result.
 func (a *app) repeatOptions(c *cli.Context, from string) (train.Options, error) {
 	o, err := train.FromReport(from)
 	if err != nil {
@@ -164,14 +167,15 @@ func (a *app) repeatOptions(c *cli.Context, from string) (train.Options, error) 
 		name := f.Names()[0]
 		if dst, ok := places[name]; ok && c.IsSet(name) {
 			*dst = c.String(name)
-		} else if !ok && c.IsSet(name) && !slices.Contains([]string{"from-report", "threads", "quiet", "json"}, name) {
+		} else if !ok && c.IsSet(name) && !slices.Contains([]string{"from-report", "threads", "max-memory", "quiet", "json"}, name) {
 			faults.Addf("--%s cannot stand beside --from-report, which repeats a training as it was", name)
 		}
 	}
 	if !c.IsSet("out") {
 		o.Out += "-again"
 	}
-	o.Threads, o.ISA, o.Command = c.Int("threads"), a.env["ISA"], a.typed
+	o.MaxMemory, _ = maxMemory(&faults, c)
+	o.Threads, o.ISA, o.Dist.Library, o.Command = threads(c), a.env["ISA"], a.env["MPI_LIB"], a.typed
 	return o, faults.Err("train")
 }
 
@@ -181,7 +185,7 @@ func saveEvery(faults *fault.List, text string) (steps int, interval time.Durati
 	if err == nil {
 		return steps, 0
 	}
-	if interval, err = time.ParseDuration(text); err != nil {
+	if interval, err = time.ParseDuration(text); err != nil || interval < 0 {
 		faults.Addf("--save-every must be a number of steps, or a time such as 10m or 1h30m, not %q", text)
 	}
 	return 0, interval

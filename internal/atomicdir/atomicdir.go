@@ -200,8 +200,12 @@ func (w writer) file(path string, fill func(io.Writer) error) (err error) {
 		return err
 	}
 	defer release()
-	if info, err := os.Stat(t.path()); err == nil && info.IsDir() {
+	switch info, err := os.Stat(t.path()); {
+	case err != nil: // as a rule, that there is nothing
+	case info.IsDir():
 		return fault.Usage("%s: is a folder, and a file is to be written there; choose another name", path)
+	case !info.Mode().IsRegular():
+		return fault.Usage("%s: is a device or a pipe, which a file would replace; choose another name", path)
 	}
 	tmp := t.hidden(tmpMark + random())
 	defer func() {

@@ -137,7 +137,7 @@ func Run(ctx context.Context, o Options) error {
 		case code == fault.CodeDone:
 			return nil
 		case ctx.Err() != nil:
-			return fault.With(fault.CodeInterrupted, errors.New("interrupted; the same command goes on from the last state"))
+			return errInterrupted
 		case !mendable(code):
 			return fault.With(code, fmt.Errorf("the training ended with exit code %d, which starting it again would not change", code))
 		case restarts == o.MaxRestarts:
@@ -146,10 +146,13 @@ func Run(ctx context.Context, o Options) error {
 		o.Log(fmt.Sprintf("the job ended with exit code %d (%s)", code, meaning(code)))
 		select {
 		case <-ctx.Done():
+			return errInterrupted
 		case <-time.After(pauseBeforeRestart):
 		}
 	}
 }
+
+var errInterrupted = fault.With(fault.CodeInterrupted, errors.New("interrupted; the same command goes on from the last state"))
 
 // mendable says whether the reason for an exit code may be gone the next time.
 func mendable(code int) bool {

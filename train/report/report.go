@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -235,7 +236,7 @@ func newRunView(r *Run, color int) (*runView, error) {
 			}
 		}
 	}
-	v.Done = v.Last.Step >= r.Info.Plan.Steps
+	v.Done = v.Last.Step >= r.Info.Plan.Steps || r.stoppedEarly()
 	if v.Config, v.Options, err = settings(r.Info.Options); err != nil {
 		return nil, err
 	}
@@ -243,6 +244,26 @@ func newRunView(r *Run, color int) (*runView, error) {
 		v.Parts = append(v.Parts, partView{p, 100 * float64(p.Bytes) / float64(max(1, r.Info.Plan.Bytes)), i})
 	}
 	return v, nil
+}
+
+// stoppedEarly says whether the validations ended the run: as many as its options say
+// came after the best one.
+func (r *Run) stoppedEarly() bool {
+	var o struct{ EarlyStop int }
+	if json.Unmarshal(r.Info.Options, &o) != nil || o.EarlyStop <= 0 {
+		return false
+	}
+	stale, best := 0, math.Inf(1)
+	for _, l := range r.Lines {
+		switch {
+		case l.ValLoss == nil:
+		case *l.ValLoss < best:
+			stale, best = 0, *l.ValLoss
+		default:
+			stale++
+		}
+	}
+	return stale >= o.EarlyStop
 }
 
 // settings lists the options of a run, the model's config apart. Options that
