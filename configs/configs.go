@@ -51,18 +51,30 @@ func Load(nameOrPath string) (model.Config, error) {
 	b, err := readFile(nameOrPath)
 	switch {
 	case err == nil:
-	case slices.Contains(Names(), name) && errors.Is(err, fs.ErrNotExist):
+	case slices.Contains(Names(), name) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errFolder)):
 		if b, err = presets.ReadFile("model_config_" + name + ".json"); err != nil {
 			return model.Config{}, err
 		}
+	case errors.Is(err, errFolder):
+		return model.Config{}, fault.Usage("config %s: is a folder; name the JSON file in it", nameOrPath)
 	case errors.Is(err, fs.ErrNotExist):
-		return model.Config{}, fault.Usage("config %s: no such file and no preset; presets are %s",
-			nameOrPath, strings.Join(Names(), ", "))
+		return model.Config{}, fault.Usage("config %s: no such file and no preset%s; presets are %s",
+			nameOrPath, meant(name), strings.Join(Names(), ", "))
 	default:
 		return model.Config{}, fault.Usage("config %s: %w", nameOrPath, err)
 	}
 	return Parse(nameOrPath, b)
 }
+
+// meant asks for the preset that name is a slip of, if it is one.
+func meant(name string) string {
+	if preset := nearest.Near(name, Names()); preset != "" {
+		return fmt.Sprintf(", did you mean %s?", preset)
+	}
+	return ""
+}
+
+var errFolder = errors.New("is a folder")
 
 // readFile reads a file that is small enough to be a config. A folder does not
 // hide a preset of the same name.
@@ -73,7 +85,7 @@ func readFile(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("is a folder; name the JSON file: %w", fs.ErrNotExist)
+		return nil, errFolder
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err == nil && len(b) > maxFileSize {
@@ -82,9 +94,15 @@ func readFile(path string) ([]byte, error) {
 	return b, err
 }
 
+// wanted tells what to write where there is no config.
+const wanted = `a config is a JSON object like {"n_ctx": 64, "n_embd": 128, "n_head": 2, "n_layer": 1}`
+
 // Parse reads the text of a config; name stands for it in errors.
 func Parse(name string, text []byte) (model.Config, error) {
 	what := "config " + name
+	if len(bytes.TrimSpace(text)) == 0 {
+		return model.Config{}, fault.Usage("%s: is empty; %s", what, wanted)
+	}
 	var fields map[string]json.RawMessage
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if err := dec.Decode(&fields); err != nil {
@@ -93,7 +111,18 @@ func Parse(name string, text []byte) (model.Config, error) {
 		if errors.As(err, &syntax) {
 			line = 1 + bytes.Count(text[:min(int(syntax.Offset), len(text))], []byte{'\n'})
 		}
-		return model.Config{}, fault.Usage("%s, line %d: not a JSON object: %w", what, line, err)
+		var other *json.UnmarshalTypeError
+		switch {
+		case errors.As(err, &other):
+			return model.Config{}, fault.Usage("%s: holds a JSON %s; %s", what, other.Value, wanted)
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return model.Config{}, fault.Usage("%s, line %d: ends in the middle of the JSON object; copy the file again or close the object",
+				what, 1+bytes.Count(bytes.TrimSpace(text), []byte{'\n'}))
+		}
+		return model.Config{}, fault.Usage("%s, line %d: not JSON: %w; %s", what, line, err, wanted)
+	}
+	if fields == nil {
+		return model.Config{}, fault.Usage("%s: holds a JSON null; %s", what, wanted)
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return model.Config{}, fault.Usage("%s: something follows the JSON object; remove it", what)
@@ -159,7 +188,7 @@ func readFields(cfg *model.Config, fields map[string]json.RawMessage) (faults fa
 	}
 	for _, name := range sortedKeys(fields) {
 		if !slices.Contains(names, name) && !slices.Contains(readOver, name) {
-			faults.Addf("unknown key %q, did you mean %q?", name, nearest.Of(name, names))
+			faults.Addf("unknown key %q%s", name, instead(name, names))
 		}
 	}
 	var all float64
@@ -179,6 +208,28 @@ func readFields(cfg *model.Config, fields map[string]json.RawMessage) (faults fa
 		}
 	}
 	return faults
+}
+
+// TrainFlags are flags of train that are looked for in a config, where they have
+// no place; those of the original have other names besides.
+var TrainFlags = []string{
+	"epochs", "batch-size", "lr", "warmup-steps", "schedule", "stride", "grad-accum", "max-grad-norm",
+	"weight-decay", "dtype", "seed", "threads", "log-every", "save-every", "eval-every", "data", "out",
+	"log_step", "gradient_accumulation", "output_dir", "tokenized_data_path", "pretrained_model", "fp16",
+}
+
+// instead says what to write instead of an unknown key.
+func instead(name string, known []string) string {
+	dashed := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	for _, flag := range TrainFlags {
+		if strings.ReplaceAll(flag, "_", "-") == dashed {
+			return ": that is a flag, --" + flag
+		}
+	}
+	if key := nearest.Near(name, known); key != "" {
+		return fmt.Sprintf(", did you mean %q?", key)
+	}
+	return " (the keys are " + strings.Join(known, ", ") + ")"
 }
 
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }

@@ -91,6 +91,41 @@ func TestBrokenFiles(t *testing.T) {
 	}
 }
 
+// Each error must say what to do: a preset that is near, a file instead of a
+// folder, an object instead of something else, a flag that is no key.
+func TestAdvice(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("folder", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"folder": "config folder: is a folder; name the JSON file", "minii": "did you mean mini?", "model_config_smal.json": "did you mean small?",
+	} {
+		if _, err := Load(name); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: no %q in %v", name, want, err)
+		}
+	}
+	if _, err := Load("elsewhere.json"); err == nil || strings.Contains(err.Error(), "did you mean") {
+		t.Errorf("a name that is far from all: %v", err)
+	}
+	for text, want := range map[string]string{
+		"":                           "is empty; a config is a JSON object",
+		"[]":                         "holds a JSON array; a config is a JSON object",
+		"null":                       "holds a JSON null; a config is a JSON object",
+		"n_ctx: 3":                   "a config is a JSON object",
+		"{\"n_ctx\": 3,\n\"n_embd\":": "line 2: ends in the middle",
+		`{"N_LAYER": 2}`:             `unknown key "N_LAYER", did you mean "n_layer"?`,
+		`{"lr": 1}`:                  `unknown key "lr": that is a flag, --lr;`,
+		`{"Batch_Size": 1}`:          `unknown key "Batch_Size": that is a flag, --batch-size;`,
+		`{"log_step": 1}`:            `--log_step;`,
+		`{"colour": 1}`:              `unknown key "colour" (the keys are dropout, vocab_size,`,
+	} {
+		if _, err := Parse("c", []byte(text)); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: no %q in %v", text, want, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"n_ctx": 64, "n_embd": 128, "n_head": 2, "n_layer": 1, "dropout": 0.1}`))
 	f.Add([]byte(`{"n_ctx": 1e99, "n_embd": null}`))

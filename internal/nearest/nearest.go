@@ -1,18 +1,37 @@
 // Package nearest finds the known word that a mistyped one is closest to, so
-// that an error can name it.
+// that an error can name it. Upper and lower case, and - and _, are the same:
+// who writes N_LAYER means n_layer.
 package nearest
+
+import "strings"
 
 // Of returns the word of words that the fewest edits (insert, delete, replace,
 // swap of neighbours) turn typed into; the first of equals, "" for no words.
 func Of(typed string, words []string) string {
-	best, bestDist := "", -1
-	for _, w := range words {
-		if d := distance([]rune(typed), []rune(w)); bestDist < 0 || d < bestDist {
-			best, bestDist = w, d
-		}
+	best, _ := closest(typed, words)
+	return best
+}
+
+// Near is Of where typed can be a slip of that word, at most a third of its
+// letters being wrong; else "": a far word would mislead.
+func Near(typed string, words []string) string {
+	best, dist := closest(typed, words)
+	if 3*dist > max(len([]rune(typed)), len([]rune(best)))+1 {
+		return ""
 	}
 	return best
 }
+
+func closest(typed string, words []string) (best string, dist int) {
+	for i, w := range words {
+		if d := distance(fold(typed), fold(w)); i == 0 || d < dist {
+			best, dist = w, d
+		}
+	}
+	return best, dist
+}
+
+func fold(s string) []rune { return []rune(strings.ReplaceAll(strings.ToLower(s), "_", "-")) }
 
 // distance is the optimal-string-alignment distance of a and b.
 func distance(a, b []rune) int {
