@@ -65,6 +65,7 @@ type counters struct {
 // Stats is how busy an Engine is and what it has done.
 type Stats struct {
 	Slots, Active, Queued int   // places; sequences being written; requests waiting
+	MaxQueue              int   // requests that may wait; 0: any number
 	Generated, Read       int64 // tokens written; tokens of prompts and windows read
 	Steps                 int64 // times the weights were read
 
@@ -203,7 +204,7 @@ func (e *Engine) Stats() Stats {
 	queued := len(e.waiting)
 	e.mu.Unlock()
 	return Stats{
-		Slots: e.opts.Slots, Active: int(e.stats.active.Load()), Queued: queued,
+		Slots: e.opts.Slots, Active: int(e.stats.active.Load()), Queued: queued, MaxQueue: e.opts.MaxQueue,
 		Generated: e.stats.generated.Load(), Read: e.stats.read.Load(), Steps: e.stats.steps.Load(),
 		PrefixHits: e.stats.prefixHits.Load(), PrefixTokens: e.stats.prefixTokens.Load(),
 	}

@@ -26,7 +26,7 @@ type fields struct {
 // readFields reads a body of at most limit bytes.
 func readFields(w http.ResponseWriter, r *http.Request, limit int64) (*fields, error) {
 	if r.ContentLength > limit {
-		w.Header().Set("Connection", "close")
+		swallow(w, r)
 		return nil, tooLarge(limit)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -38,6 +38,7 @@ func readFields(w http.ResponseWriter, r *http.Request, limit int64) (*fields, e
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
+		swallow(w, r)
 		return nil, tooLarge(limit)
 	case err != nil:
 		w.Header().Set("Connection", "close")
@@ -55,6 +56,16 @@ func readFields(w http.ResponseWriter, r *http.Request, limit int64) (*fields, e
 		return nil, &httpError{status: http.StatusBadRequest, message: "the body is not a JSON object: " + reason}
 	}
 	return f, nil
+}
+
+// swallow reads some of a body that is not wanted: a client that sends all of it
+// before it reads would otherwise see its connection reset instead of the answer.
+func swallow(w http.ResponseWriter, r *http.Request) {
+	const most = 16 << 20
+	w.Header().Set("Connection", "close")
+	if r.Header.Get("Expect") == "" { // else it waits to be asked for more
+		_, _ = io.CopyN(io.Discard, r.Body, most) // whatever comes of it
+	}
 }
 
 func tooLarge(limit int64) error {

@@ -75,6 +75,10 @@ func TestReload(t *testing.T) {
 // A full queue is a 503; clients that leave free their places; nothing stays.
 func TestFullQueueAndLeavers(t *testing.T) {
 	s, url := start(t, Options{MaxLength: generate.MaxLength, Timeout: time.Minute}, generate.EngineOptions{Slots: 2, MaxQueue: 4})
+	prompts := `["高"` + strings.Repeat(`,"高"`, 11) + `]` // more than may wait, and room for each in its turn
+	if r := ask(t, "POST", url+"/v1/completions", `{"prompt":`+prompts+`,"max_tokens":20}`); r.status != 200 {
+		t.Errorf("12 prompts: %d %s", r.status, r.body)
+	}
 	before := runtime.NumGoroutine()
 	ctx, leave := context.WithCancel(t.Context())
 	client := &http.Client{Transport: &http.Transport{}}
@@ -155,7 +159,7 @@ func TestDrain(t *testing.T) {
 		length string
 		drain  time.Duration
 		whole  bool
-	}{{"3000", 30 * time.Second, true}, {"100000000", 100 * time.Millisecond, false}} {
+	}{{"3000", 30 * time.Second, true}, {"100000000", time.Second, false}} {
 		s, err := New(Options{Open: openTiny(t, generate.EngineOptions{}), Drain: c.drain, MaxLength: generate.MaxLength})
 		if err != nil {
 			t.Fatal(err)
@@ -185,6 +189,14 @@ func TestDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop()
+		if !c.whole { // and it stays reachable, to say why it takes no more
+			for path, method := range map[string]string{"/ready": "GET", "/generate": "POST"} {
+				eventually(t, "a 503", func() bool {
+					r := ask(t, method, "http://"+l.Addr().String()+path, `{"context":"高"}`)
+					return r.status == 503 && strings.Contains(r.body, errDraining.Error())
+				})
+			}
+		}
 		rest, _ := io.ReadAll(in)
 		resp.Body.Close()
 		if got := bytes.HasSuffix(rest, []byte("data: [DONE]\n\n")); got != c.whole {

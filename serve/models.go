@@ -40,7 +40,10 @@ type loaded struct {
 func (m *models) borrow() (_ *loaded, release func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.current == nil {
+	switch {
+	case m.draining.Load():
+		return nil, nil, errDraining
+	case m.current == nil:
 		return nil, nil, errNotReady
 	}
 	l := m.current

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -158,7 +159,12 @@ func (s *Server) readCompletion(f *fields) (*completion, error) {
 		f.whole("logprobs", &req.TopLogProbs, 0, 20)
 	}
 	bestOf := c.n
-	f.whole("best_of", &bestOf, c.n, c.n)
+	if f.whole("best_of", &bestOf, 1, s.o.MaxSamples); bestOf != c.n {
+		f.bad("best_of", "must be n, %d: all texts that are written are the answer", c.n)
+	}
+	if raw, ok := f.get("logit_bias"); ok && string(raw) != "{}" {
+		f.bad("logit_bias", "is not possible: leave it out")
+	}
 	if _, ok := f.get("suffix"); ok {
 		f.bad("suffix", "is not possible with this model: it writes on, not in between")
 	}
@@ -226,21 +232,26 @@ func (f *fields) prompts(like generate.Request, to *[]generate.Request) {
 	f.bad("prompt", "must be a string, a list of strings, a list of tokens or a list of such lists")
 }
 
-// generateAll asks for all prompts at once; the first failure ends the others.
+// generateAll asks for all prompts, for so many at once as the engine may have waiting;
+// the first failure ends the others.
 func (s *Server) generateAll(ctx context.Context, cancel context.CancelFunc, r *http.Request, m *loaded, reqs []generate.Request) ([]*generate.Response, error) {
 	answers := make([]*generate.Response, len(reqs))
 	var wg sync.WaitGroup
 	var once sync.Once
 	var failed error
 	own := make([]*http.Request, len(reqs))
+	st := m.Engine.Stats()
+	places := make(chan struct{}, min(st.Slots, cmp.Or(st.MaxQueue, st.Slots)))
 	for i := range reqs {
 		// Each goroutine keeps its own remarks; they are added up below.
 		n := *note(r)
 		n.samples, n.tokens = 0, 0
 		own[i] = r.WithContext(context.WithValue(r.Context(), remarksKey{}, &n))
+		places <- struct{}{}
 		wg.Go(func() {
 			var err error
 			defer func() {
+				<-places
 				if p := recover(); p != nil { // which would end the server
 					err = s.panicked(r, p)
 				}

@@ -3,6 +3,9 @@ package serve
 import (
 	"context"
 	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"promptgen/generate"
@@ -56,6 +59,10 @@ func (o Options) withDefaults() Options {
 	if o.MaxBody == 0 {
 		o.MaxBody = 1 << 20
 	}
+	o.CORSOrigins = slices.Clone(o.CORSOrigins)
+	for i, origin := range o.CORSOrigins { // browsers name it without
+		o.CORSOrigins[i] = strings.TrimSuffix(origin, "/")
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -80,8 +87,14 @@ func (o Options) Validate() error {
 	if !(o.Rate >= 0) {
 		l.Addf("rate must not be negative")
 	}
+	for _, origin := range o.CORSOrigins {
+		u, err := url.Parse(strings.TrimSuffix(origin, "/"))
+		if origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != u.String()) {
+			l.Addf("cors-origin %q is no origin such as https://example.org", origin)
+		}
+	}
 	if o.Timeout < 0 || o.Slow < 0 || o.Drain < 0 {
-		l.Addf("timeouts must not be negative")
+		l.Addf("timeout and drain must not be negative")
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		l.Addf("tls-cert and tls-key belong together: give both")

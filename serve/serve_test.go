@@ -185,7 +185,7 @@ func TestFaultsAreNamed(t *testing.T) {
 			t.Errorf("%s: %s", field, all.body)
 		}
 	}
-	for _, body := range []string{`{"prompt":[null,null]}`, `{"prompt":["高",5]}`, `{"prompt":null,"stream_options":{"include_usage":5}}`} {
+	for _, body := range []string{`{"prompt":[null,null]}`, `{"prompt":["高",5]}`, `{"prompt":null,"stream_options":{"include_usage":5}}`, `{"prompt":"高","logit_bias":{"6":-100}}`, `{"prompt":"高","best_of":3}`} {
 		if r := ask(t, "POST", url+"/v1/completions", body); r.status != 400 {
 			t.Errorf("%s: %d %s", body, r.status, r.body)
 		}

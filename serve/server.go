@@ -103,16 +103,21 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// drain lets the requests in flight finish, for as long as it may.
+// drain lets the requests in flight finish, for as long as it may. Until then the
+// server is reached, so that its readiness can be asked for: new requests get a 503.
 func (s *Server) drain(srv *http.Server) error {
-	s.models.draining.Store(true)
 	s.o.Log.Info("draining", "limit", s.o.Drain)
+	gone := s.models.end()
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.Drain)
 	defer cancel()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
 	if err := srv.Shutdown(ctx); err != nil {
 		s.o.Log.Warn("requests were cut off", "after", s.o.Drain)
 		_ = srv.Close() // cancels the contexts of what is left
 	}
-	<-s.models.end()
+	<-gone
 	return nil
 }

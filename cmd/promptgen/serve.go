@@ -75,6 +75,13 @@ func (a *app) serveOptions(c *cli.Context) (serve.Options, error) {
 	if p := c.Int("port"); p < 0 || p > 65535 {
 		faults.Addf("--port must be between 0 and 65535, not %d", p)
 	}
+	drain := c.Duration("drain")
+	if drain == 0 { // none, which Options take for the default
+		drain = 1
+	}
+	if c.Duration("timeout") == 0 {
+		faults.Addf("--timeout must be above 0: no request would be answered")
+	}
 	o := serve.Options{
 		Open: func(context.Context) (*serve.Model, error) {
 			g, err := a.openGenerator(c, generate.EngineOptions{Slots: c.Int("slots"), MaxQueue: c.Int("max-queue")})
@@ -86,7 +93,7 @@ func (a *app) serveOptions(c *cli.Context) (serve.Options, error) {
 		Log: a.console.Log, LogPrompts: c.Bool("log-prompts"),
 		CORSOrigins: c.StringSlice("cors-origin"), APIKeyFile: c.String("api-key-file"), Rate: c.Float64("rate"),
 		MaxLength: c.Int("max-length"), MaxSamples: c.Int("max-samples"),
-		Timeout: c.Duration("timeout"), Drain: c.Duration("drain"),
+		Timeout: c.Duration("timeout"), Drain: drain,
 		TLSCert: c.String("tls-cert"), TLSKey: c.String("tls-key"),
 	}
 	return o, faults.Err("serve")
