@@ -109,16 +109,16 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("a name that is far from all: %v", err)
 	}
 	for text, want := range map[string]string{
-		"":                           "is empty; a config is a JSON object",
-		"[]":                         "holds a JSON array; a config is a JSON object",
-		"null":                       "holds a JSON null; a config is a JSON object",
-		"n_ctx: 3":                   "a config is a JSON object",
+		"":                            "is empty; a config is a JSON object",
+		"[]":                          "holds a JSON array; a config is a JSON object",
+		"null":                        "holds a JSON null; a config is a JSON object",
+		"n_ctx: 3":                    "a config is a JSON object",
 		"{\"n_ctx\": 3,\n\"n_embd\":": "line 2: ends in the middle",
-		`{"N_LAYER": 2}`:             `unknown key "N_LAYER", did you mean "n_layer"?`,
-		`{"lr": 1}`:                  `unknown key "lr": that is a flag, --lr;`,
-		`{"Batch_Size": 1}`:          `unknown key "Batch_Size": that is a flag, --batch-size;`,
-		`{"log_step": 1}`:            `--log_step;`,
-		`{"colour": 1}`:              `unknown key "colour" (the keys are dropout, vocab_size,`,
+		`{"N_LAYER": 2}`:              `unknown key "N_LAYER", did you mean "n_layer"?`,
+		`{"lr": 1}`:                   `unknown key "lr": that is a flag, --lr;`,
+		`{"Batch_Size": 1}`:           `unknown key "Batch_Size": that is a flag, --batch-size;`,
+		`{"log_step": 1}`:             `--log_step;`,
+		`{"colour": 1}`:               `unknown key "colour" (the keys are dropout, vocab_size,`,
 	} {
 		if _, err := Parse("c", []byte(text)); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: no %q in %v", text, want, err)

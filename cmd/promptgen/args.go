@@ -21,8 +21,8 @@ import (
 func (a *app) canonical(args []string) ([]string, error) {
 	name, rest := a.splitCommand(args)
 	switch {
-	case name == "" && len(rest) > 0 && !isHelp(rest[0]) && rest[0] != "--version" && rest[0] != "-v":
-		return nil, fault.Usage("no command is named; promptgen help lists them")
+	case name == "" && len(rest) > 0 && !isHelp(rest[0]) && !isVersion(rest[0]):
+		return nil, a.noCommand(rest)
 	case name == "" && len(rest) > 0 && !isHelp(rest[0]):
 		name, rest = "version", nil
 	case name == "" || name == "help" && len(rest) == 0:
@@ -34,7 +34,7 @@ func (a *app) canonical(args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := parse{cmd: cmd, env: a.env}
+	p := parse{cmd: cmd, all: a.commands, env: a.env}
 	p.commandLine(rest)
 	if p.help {
 		return []string{cmd.Name, "--help"}, nil
@@ -57,19 +57,52 @@ func (a *app) splitCommand(args []string) (name string, rest []string) {
 		if flag == "" {
 			return args[i], slices.Concat(args[:i], args[i+1:])
 		}
-		for _, c := range a.commands {
-			if f := lookupFlag(c, flag); f != nil && !hasValue && !isBool(f) {
-				i++
-				break
-			}
+		f, owners := flagOwners(a.commands, flag)
+		switch next := i + 1; {
+		case hasValue || isHelp(args[i]) || isVersion(args[i]):
+		case len(owners) > 0 && !isBool(f):
+			i++
+		case len(owners) == 0 && next < len(args) && !a.isCommand(args[next]) && !strings.HasPrefix(args[next], "-"):
+			i++ // the value of a mistyped flag, rather than a command
 		}
 	}
 	return "", args
 }
 
+func (a *app) isCommand(name string) bool {
+	return name == "help" || slices.ContainsFunc(a.commands, func(c *cli.Command) bool { return c.Name == name })
+}
+
+// noCommand answers a command line of flags alone: the first one that is not
+// known, or belongs to a command, tells what was meant.
+func (a *app) noCommand(args []string) error {
+	names := []string{"help", "version"}
+	for _, c := range a.commands {
+		for _, f := range c.Flags {
+			names = append(names, f.Names()...)
+		}
+	}
+	for _, arg := range args {
+		typed, _, _ := cutFlag(arg)
+		if typed == "" || isHelp(arg) || isVersion(arg) {
+			continue
+		}
+		shown, _, _ := strings.Cut(arg, "=")
+		_, owners := flagOwners(a.commands, typed)
+		switch {
+		case len(owners) == 0:
+			return fault.Usage("unknown flag %s, did you mean --%s? (and no command is named; promptgen help lists them)", shown, nearest.Of(typed, names))
+		case len(owners) < len(a.commands):
+			return fault.Usage("no command is named: %s comes after the command that it is for, %s", shown, oneOf(owners))
+		}
+	}
+	return fault.Usage("no command is named; promptgen help lists them")
+}
+
 // parse reads the flags of one command.
 type parse struct {
 	cmd    *cli.Command
+	all    []*cli.Command
 	env    environment
 	flags  []string // --flag=value
 	args   []string
@@ -146,13 +179,17 @@ func (p *parse) value(said string, f cli.Flag, value string) (flag string, ok bo
 	return "--" + f.Names()[0] + "=" + value, ok
 }
 
-// unknown names the flag that was probably meant.
+// unknown names the flag that was probably meant, or the commands that have it.
 func (p *parse) unknown(arg, typed string) cli.Flag {
+	shown, _, _ := strings.Cut(arg, "=")
+	if f, owners := flagOwners(p.all, typed); f != nil {
+		p.faults.Addf("unknown flag %s: it belongs to %s", shown, oneOf(owners))
+		return f
+	}
 	var names []string
 	for _, f := range p.cmd.Flags {
 		names = append(names, f.Names()...)
 	}
-	shown, _, _ := strings.Cut(arg, "=")
 	meant := nearest.Of(typed, names)
 	p.faults.Addf("unknown flag %s, did you mean --%s?", shown, meant)
 	return lookupFlag(p.cmd, meant)
@@ -168,6 +205,21 @@ func cutFlag(arg string) (name, value string, hasValue bool) {
 }
 
 func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
+
+func isVersion(arg string) bool { return arg == "-v" || arg == "--version" }
+
+// flagOwners are the commands that have a flag, and the flag of the first.
+func flagOwners(commands []*cli.Command, typed string) (flag cli.Flag, owners []string) {
+	for _, c := range commands {
+		if f := lookupFlag(c, typed); f != nil {
+			if flag == nil {
+				flag = f
+			}
+			owners = append(owners, c.Name)
+		}
+	}
+	return flag, owners
+}
 
 // lookupFlag finds a flag by one of its names; - and _ are the same.
 func lookupFlag(c *cli.Command, typed string) cli.Flag {

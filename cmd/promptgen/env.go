@@ -73,10 +73,28 @@ func (e environment) warnings(commands []*cli.Command) []string {
 		case injectedPort(name, value):
 			out = append(out, fmt.Sprintf("%s%s=%s is no port number and is ignored", envPrefix, name, value))
 		case !slices.Contains(known, name):
-			out = append(out, fmt.Sprintf("%s%s is not known and is ignored; did you mean %s%s?",
-				envPrefix, name, envPrefix, nearest.Of(name, known)))
+			line := envPrefix + name + " is not known and is ignored"
+			if meant := variables(commands, name); len(meant) > 0 {
+				line += "; did you mean " + oneOf(meant) + "?"
+			} else if near := nearest.Near(name, known); near != "" {
+				line += "; did you mean " + envPrefix + near + "?"
+			}
+			out = append(out, line)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// variables are those of the flags that have name as another name: the options
+// of the original stand for different flags in different commands.
+func variables(commands []*cli.Command, name string) (meant []string) {
+	for _, c := range commands {
+		if f := lookupFlag(c, strings.ToLower(name)); f != nil {
+			if v := envPrefix + envName(f.Names()[0]); !slices.Contains(meant, v) {
+				meant = append(meant, v)
+			}
+		}
+	}
+	return meant
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"promptgen/configs"
 	"promptgen/internal/fault"
 )
 
@@ -121,6 +122,11 @@ func TestWrongUsage(t *testing.T) {
 		{"generate --stream --json --prompt x", []string{"--stream"}},
 		{"inspect", []string{"name one file"}},
 		{"--json", []string{"no command"}},
+		{"--versoin", []string{"unknown flag --versoin", "--version?"}},
+		{"--epochs 3", []string{"no command", "--epochs comes after the command", "train"}},
+		{"--epoch 3", []string{"unknown flag --epoch", "--epochs?"}},
+		{"--epoch 3 train", []string{"train: unknown flag --epoch", "--epochs?"}},
+		{"train --num_pieces 3 --min_length=3", []string{"unknown flag --num_pieces: it belongs to tokenize", "unknown flag --min_length: it belongs to tokenize"}},
 		{"help trian", []string{`"train"`}},
 	} {
 		s.fails(fault.CodeUsage, c.parts, strings.Fields(c.line)...)
@@ -177,6 +183,19 @@ func TestOriginalsOptions(t *testing.T) {
 	}
 }
 
+// What a config's error calls a flag must be one of train.
+func TestConfigsKnowTheFlags(t *testing.T) {
+	train, err := newApp(streams{}, nil).command("train")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range configs.TrainFlags {
+		if lookupFlag(train, flag) == nil {
+			t.Errorf("train has no --%s", flag)
+		}
+	}
+}
+
 // A variable stands in for a flag; one that is not known is a warning, since
 // Kubernetes sets some; its PROMPTGEN_PORT is no port.
 func TestEnvironment(t *testing.T) {
@@ -193,6 +212,16 @@ func TestEnvironment(t *testing.T) {
 	}
 	if o := s.ok("version", "--quiet"); o.err != "" {
 		t.Errorf("--quiet: %s", o.err)
+	}
+	s.environ = []string{"PROMPTGEN_batch_size=4", "PROMPTGEN_RAW_DATA_PATH=a", "PROMPTGEN_VOCAB_FILENAME=v", "PROMPTGEN_SERVICE_HOST=10.0.0.1"}
+	o = s.ok("version")
+	for _, want := range []string{
+		"did you mean PROMPTGEN_BATCH_SIZE?", "did you mean PROMPTGEN_CORPUS?", "did you mean PROMPTGEN_OUT or PROMPTGEN_VOCAB?",
+		"PROMPTGEN_SERVICE_HOST is not known and is ignored\"\n", // nothing is near
+	} {
+		if !strings.Contains(o.err, want) {
+			t.Errorf("no %q in %s", want, o.err)
+		}
 	}
 	s.environ = []string{"PROMPTGEN_EPOCHS=many"}
 	s.fails(fault.CodeUsage, []string{"PROMPTGEN_EPOCHS must be a whole number"}, "train")
