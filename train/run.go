@@ -151,6 +151,9 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 	if t.done() {
 		return t.finished(ctx)
 	}
+	if err := t.leadOnly(func() error { return t.placesFree(t.at.Epoch) }); err != nil {
+		return nil, err
+	}
 	if err := t.prepare(); err != nil {
 		return nil, err
 	}
@@ -193,7 +196,11 @@ func (t *trainer) cut() (err error) {
 	if t.windows, err = data.NewWindows(t.set.Train, t.cfg.NCtx, t.o.Stride); err != nil {
 		return err
 	}
-	t.sched, err = newPlan(t.o, t.windows.Len(), t.set.Train.Len())
+	o := t.o
+	if o.Shards == 0 && t.group != nil { // known before the memory is planned, in every rank
+		o.Shards = defaultShards
+	}
+	t.sched, err = newPlan(o, t.windows.Len(), t.set.Train.Len())
 	return err
 }
 
@@ -308,6 +315,12 @@ func (t *trainer) graphOptions() model.GraphOptions {
 
 // startAfresh draws the weights, or takes them from a model folder.
 func (t *trainer) startAfresh() error {
+	if err := t.enoughShards(); err != nil {
+		return err
+	}
+	if err := t.placesFree(0); err != nil {
+		return err
+	}
 	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), -1); err != nil {
 		return err
 	}

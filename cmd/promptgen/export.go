@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+
 	"github.com/urfave/cli/v2"
 
 	"promptgen/cmd/promptgen/ui"
@@ -26,6 +29,10 @@ func (a *app) exportCommand() *cli.Command {
 			if out == "" {
 				return fault.Usage("export: --out is missing: name the folder or file to write")
 			}
+			o := checkpoint.ExportOptions{Format: checkpoint.Format(c.String("format")), DType: c.String("dtype")}
+			if err := o.Check(out); err != nil {
+				return err
+			}
 			m, err := a.loadModel(c)
 			if err != nil {
 				return err
@@ -37,7 +44,13 @@ func (a *app) exportCommand() *cli.Command {
 			case m.Base == nil && merge:
 				return fault.Usage("export: %s is a whole model, --merge has nothing to add to it", c.String("model"))
 			}
-			o := checkpoint.ExportOptions{Format: checkpoint.Format(c.String("format")), DType: c.String("dtype")}
+			sources := []string{c.String("model"), c.String("base"), c.String("vocab")}
+			if m.Base != nil {
+				sources = append(sources, m.Base.Path)
+			}
+			if err := notSource(out, sources); err != nil {
+				return err
+			}
 			if err := checkpoint.Export(c.Context, out, m, o); err != nil {
 				return err
 			}
@@ -48,4 +61,26 @@ func (a *app) exportCommand() *cli.Command {
 				ui.Fact{Name: "format", Value: o.Format}, ui.Fact{Name: "dtype", Value: o.DType})
 		},
 	}
+}
+
+// notSource refuses an output that is one of the models or files it is made
+// from, or a file of these models' folders, by whatever name.
+func notSource(out string, sources []string) error {
+	to, err := os.Stat(out)
+	if err != nil {
+		return nil // nothing there
+	}
+	for _, path := range sources {
+		files := []string{path}
+		entries, _ := os.ReadDir(path) // of a file there are none
+		for _, e := range entries {
+			files = append(files, filepath.Join(path, e.Name()))
+		}
+		for _, file := range files {
+			if from, err := os.Stat(file); err == nil && os.SameFile(from, to) {
+				return fault.Usage("export: %s is %s, which the model is read from; choose another --out", out, file)
+			}
+		}
+	}
+	return nil
 }

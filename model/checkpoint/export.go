@@ -49,8 +49,24 @@ func (o ExportOptions) dtype() (blob.DType, error) {
 	return d, nil
 }
 
-// Export writes m at path in a format for other programs, whole or not at all.
+// Check refuses (2) options that are not known, and a path where something lies
+// that is not what Export writes.
+func (o ExportOptions) Check(path string) error {
+	if _, err := o.dtype(); err != nil {
+		return err
+	}
+	if o.Format == FormatGGUF {
+		return mayReplaceGGUF(path)
+	}
+	return MayReplace(path)
+}
+
+// Export writes m at path in a format for other programs, whole or not at all. A
+// former export there is replaced, anything else is refused.
 func Export(ctx context.Context, path string, m *Model, o ExportOptions) error {
+	if err := o.Check(path); err != nil {
+		return err
+	}
 	d, err := o.dtype()
 	if err != nil {
 		return err

@@ -15,9 +15,13 @@ import (
 const wordNote = "Word level: the vocabulary holds whole words. tokenizer.json expects text whose words are separated by spaces; promptgen finds the words itself."
 
 // Save writes m as a model folder at dir, whole or not at all, in fp32; a model
-// whose parameters have adapters as a folder of these alone. A folder
-// that is there is replaced; whoever reads it meanwhile keeps the old one.
+// whose parameters have adapters as a folder of these alone. A model folder
+// that is there is replaced, and whoever reads it meanwhile keeps the old one;
+// one that holds other files is refused (MayReplace).
 func Save(ctx context.Context, dir string, m *Model) error {
+	if err := MayReplace(dir); err != nil {
+		return err
+	}
 	if m.Params.LoRA.On() {
 		return saveAdapter(ctx, dir, m)
 	}
