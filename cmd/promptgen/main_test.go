@@ -115,6 +115,7 @@ func TestWrongUsage(t *testing.T) {
 		{"train tokens", []string{`unexpected argument "tokens"`}},
 		{"vocab --corpus a.txt b.txt", []string{`unexpected argument "b.txt"`, "repeat"}},
 		{"vocab", []string{"--corpus is missing"}},
+		{"plan --max-memory 4", []string{"--max-memory must be a size like 2GiB", `"4"`}}, // a unit is missing: not four bytes
 		{"vocab --corpus a.txt --level letters --compat bok --size 2", []string{"--level", "--compat", "--size"}},
 		{"train --epochs 0 --device cuda --dtype int3", []string{"--epochs", "--device cuda: only the cpu", "--dtype"}},
 		{"eval", []string{"either --data or --corpus"}},
