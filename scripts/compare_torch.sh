@@ -6,7 +6,7 @@
 #
 # The script is called as
 #   /usr/bin/python3 torch_gpt2.py train --shape S --dtype D --dropout P --threads T --seconds N
-# and prints one line of JSON with tokens_per_s_median and peak_rss_mb.
+# and prints one line of JSON with tokens_per_s_median and peak_rss_mb (in MiB).
 # Environment: SHAPES, DTYPES, DROPOUT, THREADS, STEP_SECONDS, PROMPTGEN (a
 # binary; built here otherwise), RUN (a command put before each measurement).
 set -euo pipefail
@@ -32,7 +32,7 @@ unset PROMPTGEN # a variable of this script, not a flag of the program
 field() { # JSON, key: the first number behind it
 	sed -n "s/.*\"$2\": *\([0-9.]*\).*/\1/p" <<<"$1" | head -1
 }
-printf '%-10s %-5s %5s  %12s %12s %7s  %6s  %9s %9s\n' shape dtype round 'ours tok/s' 'torch tok/s' ratio mfu 'ours MB' 'torch MB'
+printf '%-10s %-5s %5s  %12s %12s %7s  %6s  %9s %9s\n' shape dtype round 'ours tok/s' 'torch tok/s' ratio mfu 'ours MiB' 'torch MiB'
 for shape in $shapes; do
 	for dtype in $dtypes; do
 		for round in $(seq "$rounds"); do
