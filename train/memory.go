@@ -76,10 +76,11 @@ func (t *trainer) wantedMemory() memory.Settings {
 	first, end := dist.Share(t.sched.shards, t.group.Rank(), t.group.Size())
 	trainable := t.o.trainable()
 	grads := 4 * trainable.Len(t.cfg, t.untied)
+	beside := max(1, dist.Sums(t.sched.shards, first, end)) - 1 // a rank without a shard is refused once a state has had its say
 	s := memory.Settings{
 		Batch: min(t.sched.batch, t.sched.perShard()), Sequences: t.sched.perShard(), Threads: t.cpu.Threads(),
 		BF16: t.o.DType == kernel.BF16, OptimizerBF16: t.o.OptimizerBF16, Trainable: trainable, Untied: t.untied,
-		Data: 4*int64(t.sched.windows) + grads*int64(dist.Sums(t.sched.shards, first, end)-1),
+		Data: 4*int64(t.sched.windows) + grads*int64(beside),
 	}
 	if t.set != nil {
 		s.Data += t.set.InMemory()

@@ -46,6 +46,9 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	if t.o.Shards == 0 {
 		t.sched.shards = min(was.Settings.Shards, t.sched.step)
 	}
+	if err := t.enoughShards(); err != nil {
+		return err
+	}
 	if t.o.LoRA.On() { // the base of adapters is not in the state
 		if err := t.initFrom(t.o.InitFrom); err != nil {
 			return err

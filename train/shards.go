@@ -34,13 +34,9 @@ type exchange struct {
 // perShard is the most sequences in a shard.
 func (p plan) perShard() int { return (p.step + p.shards - 1) / p.shards }
 
-// settleShards decides on the number of shards where neither the user nor a
-// state did, and refuses more ranks than there are shards.
-func (t *trainer) settleShards(decided bool) error {
+// enoughShards refuses more ranks than there are shards.
+func (t *trainer) enoughShards() error {
 	s := &t.sched
-	if t.o.Shards == 0 && !decided && t.group != nil {
-		s.shards = min(defaultShards, s.step)
-	}
 	if size := t.group.Size(); size > s.shards {
 		return fault.Usage("%d ranks cannot share %d shards: give --shards %d (at most the effective batch, %d) at the start of the training, or fewer ranks", size, s.shards, size, s.step)
 	}

@@ -39,6 +39,9 @@ func (t *trainer) leadOnly(f func() error) error {
 // openTogether opens the data in every rank and refuses ranks that differ.
 func (t *trainer) openTogether() error {
 	err := t.openData()
+	if err == nil && t.o.Shards > 0 { // else a state may have its own number
+		err = t.enoughShards()
+	}
 	if err == nil {
 		t.cpu, err = kernel.New(kernel.Options{Threads: t.o.Threads, ISA: t.o.ISA})
 		err = fault.With(fault.CodeUsage, err)
@@ -117,10 +120,8 @@ type begin struct {
 func (t *trainer) startTogether() error {
 	var st *checkpoint.State
 	err := t.leadOnly(func() (err error) {
-		if st, err = t.start(); err != nil {
-			return err
-		}
-		return t.settleShards(st != nil)
+		st, err = t.start()
+		return err
 	})
 	if err != nil || t.group.Size() == 1 {
 		return err

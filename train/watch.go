@@ -40,7 +40,9 @@ func (t *trainer) startWatching(ctx context.Context) error {
 
 // describe writes run.json: what this run is, and what repeats it.
 func (t *trainer) describe() error {
-	o, err := json.Marshal(t.o)
+	options := t.o
+	options.Shards = t.sched.shards // the default depends on how many train together
+	o, err := json.Marshal(options)
 	if err != nil {
 		return err
 	}
