@@ -144,6 +144,7 @@ func (j *job) wait(ctx context.Context, onToken func(Piece)) error {
 // response is the answer of a complete job.
 func (j *job) response(began time.Time) *Response {
 	r := &Response{
+		Seed:    j.req.Seed,
 		Samples: make([]Sample, j.req.Samples), PromptTokens: len(j.context), Total: time.Since(began),
 	}
 	if !j.first.IsZero() {

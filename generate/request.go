@@ -88,6 +88,7 @@ const (
 type Response struct {
 	Samples      []Sample
 	PromptTokens int           // with BOS
+	Seed         uint64        // the request's
 	FirstToken   time.Duration // from the call to the first token
 	Total        time.Duration
 }

@@ -114,6 +114,7 @@ type sampleJSON struct {
 
 type promptJSON struct {
 	Prompt  string       `json:"prompt"`
+	Seed    uint64       `json:"seed"`
 	Samples []sampleJSON `json:"samples"`
 }
 
@@ -122,15 +123,21 @@ type printer struct {
 	console                       *ui.Console
 	json, jsonl, stream, logProbs bool
 	all                           []promptJSON // for json: one document at the end
+	lost                          error        // of what was streamed
 }
 
 // streaming lets the first sample of r be printed while it is written.
 func (p *printer) streaming(r generate.Request) generate.Request {
+	print := func(text string) {
+		if _, err := fmt.Fprint(p.console.Out, text); err != nil {
+			p.lost = err
+		}
+	}
 	p.heading(r.Samples, 0)
-	fmt.Fprint(p.console.Out, r.Prompt)
+	print(r.Prompt)
 	r.OnToken = func(piece generate.Piece) {
 		if piece.Sample == 0 {
-			fmt.Fprint(p.console.Out, piece.Text)
+			print(piece.Text)
 		}
 	}
 	return r
@@ -145,6 +152,9 @@ func (p *printer) answer(prompt string, resp *generate.Response) error {
 		}
 		p.all = append(p.all, answer)
 		return nil
+	}
+	if p.lost != nil {
+		return p.lost
 	}
 	for i, s := range resp.Samples {
 		if p.stream && i == 0 {
@@ -167,7 +177,7 @@ func (p *printer) heading(samples, i int) {
 }
 
 func (p *printer) answerJSON(prompt string, resp *generate.Response) promptJSON {
-	out := promptJSON{Prompt: prompt, Samples: []sampleJSON{}}
+	out := promptJSON{Prompt: prompt, Seed: resp.Seed, Samples: []sampleJSON{}}
 	for _, s := range resp.Samples {
 		if s.Tokens == nil {
 			s.Tokens = []int32{} // [], not null

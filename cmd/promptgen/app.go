@@ -22,12 +22,28 @@ type app struct {
 	streams
 	env      environment
 	console  *ui.Console // set before a command runs
+	text     *keeping    // out, for text that is printed piece by piece
 	commands []*cli.Command
 	typed    string // the command line, as a shell would take it again
 }
 
+// keeping writes until something fails, and keeps that.
+type keeping struct {
+	io.Writer
+	err error
+}
+
+func (k *keeping) Write(b []byte) (int, error) {
+	if k.err != nil {
+		return 0, k.err
+	}
+	n, err := k.Writer.Write(b)
+	k.err = err
+	return n, err
+}
+
 func newApp(s streams, environ []string) *app {
-	a := &app{streams: s, env: readEnvironment(environ)}
+	a := &app{streams: s, env: readEnvironment(environ), text: &keeping{Writer: s.out}}
 	a.commands = []*cli.Command{
 		a.quickstartCommand(),
 		a.vocabCommand(),
@@ -49,6 +65,9 @@ func newApp(s streams, environ []string) *app {
 	}
 	for _, c := range a.commands {
 		c.Flags = append(c.Flags, commonFlags()...)
+		if seed, other := seeds[c.Name]; other {
+			c.Flags[slices.IndexFunc(c.Flags, func(f cli.Flag) bool { return f.Names()[0] == "seed" })] = seed
+		}
 		c.HideHelpCommand = true
 		explain(c)
 		c.Before = a.before
@@ -57,14 +76,23 @@ func newApp(s streams, environ []string) *app {
 	return a
 }
 
+// seeds are --seed where it means something else than for most commands.
+var seeds = map[string]cli.Flag{
+	"generate": &cli.Uint64Flag{Name: "seed", Category: commonCategory, DefaultText: "another each time, which --json tells",
+		Usage: "the same `N` gives the same texts to the bit, whatever the threads"},
+	"serve": &cli.Uint64Flag{Name: "seed", Category: commonCategory, DefaultText: "another for each request",
+		Usage: "`N` is not used: a request may bring its own"},
+}
+
+const commonCategory = "Common"
+
 // commonFlags are taken by every command.
 func commonFlags() []cli.Flag {
-	const common = "Common"
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "quiet", Category: common, Usage: "no log and no progress on standard error"},
-		&cli.BoolFlag{Name: "json", Category: common, Usage: "print the result as one JSON document"},
-		&cli.Uint64Flag{Name: "seed", Category: common, Value: 1, Usage: "the same `N` gives the same result to the bit, whatever the threads"},
-		&cli.IntFlag{Name: "threads", Category: common, Usage: "work on `N` cores (default: all that may be used)"},
+		&cli.BoolFlag{Name: "quiet", Category: commonCategory, Usage: "no log and no progress on standard error"},
+		&cli.BoolFlag{Name: "json", Category: commonCategory, Usage: "print the result as one JSON document"},
+		&cli.Uint64Flag{Name: "seed", Category: commonCategory, Value: 1, Usage: "the same `N` gives the same result to the bit, whatever the threads"},
+		&cli.IntFlag{Name: "threads", Category: commonCategory, Usage: "work on `N` cores (default: all that may be used)"},
 	}
 }
 
@@ -93,12 +121,15 @@ func (a *app) run(ctx context.Context, args []string) error {
 		HideHelpCommand: true,
 		HideVersion:     true,
 		Commands:        a.commands,
-		Reader:          a.in, Writer: a.out, ErrWriter: io.Discard,
+		Reader:          a.in, Writer: a.text, ErrWriter: io.Discard,
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return fault.Usage("%w", err) },
 	}
-	return program.RunContext(ctx, append([]string{"promptgen"}, canonical...))
+	if err := program.RunContext(ctx, append([]string{"promptgen"}, canonical...)); err != nil {
+		return err
+	}
+	return a.text.err
 }
 
 // commandLine is what to type to run the same again: the variables that stand

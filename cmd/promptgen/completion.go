@@ -21,7 +21,7 @@ func (a *app) completionCommand() *cli.Command {
 			if !ok || c.NArg() != 1 {
 				return fault.Usage("completion: name the shell: bash, zsh or fish")
 			}
-			write(a.out, a.commands)
+			write(a.text, a.commands)
 			return nil
 		},
 	}

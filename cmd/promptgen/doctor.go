@@ -101,7 +101,13 @@ func (a *app) diagnose(ctx context.Context, folder string, threads int) (*diagno
 		return nil, err
 	}
 	d.Limits = bench.MeasureMachine(cpu, kernel.FP32, 0)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	share, err := trainingShare(cpu, d.Limits)
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +284,7 @@ func (a *app) printDiagnosis(d *diagnosis) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(a.out)
+	fmt.Fprintln(a.text)
 	rows := make([][]string, len(d.Presets))
 	for i, p := range d.Presets {
 		fits := "yes"
@@ -292,9 +298,9 @@ func (a *app) printDiagnosis(d *diagnosis) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(a.out)
+	fmt.Fprintln(a.text)
 	for _, line := range d.Advice {
-		fmt.Fprintln(a.out, "- "+line)
+		fmt.Fprintln(a.text, "- "+line)
 	}
 	return nil
 }

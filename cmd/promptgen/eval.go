@@ -15,6 +15,7 @@ import (
 	"promptgen/internal/kernel"
 	"promptgen/model/checkpoint"
 	"promptgen/train"
+	"promptgen/train/runlog"
 )
 
 func (a *app) evalCommand() *cli.Command {
@@ -123,14 +124,15 @@ func belongs(set *data.Set, m *checkpoint.Model, dir string) error {
 // evaluation is what eval prints.
 type evaluation struct {
 	train.EvalResult
-	UnigramEntropy float64 `json:"unigram_entropy"` // nats a token: what a model that knows only the frequencies of these tokens reaches
-	Split          string  `json:"split"`           // heldout, or all where nothing was held out
+	Perplexity     *float64 `json:"perplexity"`      // null where it is beyond all numbers
+	UnigramEntropy float64  `json:"unigram_entropy"` // nats a token: what a model that knows only the frequencies of these tokens reaches
+	Split          string   `json:"split"`           // heldout, or all where nothing was held out
 }
 
 func (e evaluation) facts() []ui.Fact {
 	return []ui.Fact{
 		{Name: "loss", Value: e.Loss},
-		{Name: "perplexity", Value: e.Perplexity},
+		{Name: "perplexity", Value: e.EvalResult.Perplexity},
 		{Name: "bits per character", Value: e.BitsPerChar},
 		{Name: "unigram entropy", Value: e.UnigramEntropy},
 		{Name: "[UNK] share", Value: e.UnkShare},
@@ -150,8 +152,11 @@ func evaluate(ctx context.Context, cpu *kernel.CPU, m *checkpoint.Model, set *da
 	if err != nil {
 		return evaluation{}, err
 	}
+	if runlog.Number(r.Loss) == nil {
+		return evaluation{}, fault.Corrupt("the model's loss on this text is %v: its weights are damaged, or diverged while it was trained", r.Loss)
+	}
 	entropy, err := unigramEntropy(tokens)
-	return evaluation{r, entropy, split}, err
+	return evaluation{r, runlog.Number(r.Perplexity), entropy, split}, err
 }
 
 func measure(ctx context.Context, cpu *kernel.CPU, m *checkpoint.Model, tokens *data.Tokens, d kernel.DType) (train.EvalResult, error) {

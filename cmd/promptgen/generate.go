@@ -92,7 +92,7 @@ func (w *writing) request(prompt string) generate.Request {
 	r := w.req
 	r.Prompt = prompt
 	if !w.fixedSeed {
-		r.Seed = rand.Uint64()
+		r.Seed = rand.Uint64() >> 11 // any reader of JSON holds it
 	}
 	if r.Beams > 0 && !w.fixedSamples {
 		r.Samples = min(r.Samples, r.Beams)

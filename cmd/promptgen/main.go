@@ -48,11 +48,16 @@ func run(ctx context.Context, s streams, args, environ []string) (code int) {
 		}
 	}()
 	err := newApp(s, environ).run(ctx, args)
+	if errors.Is(err, context.Canceled) && err.Error() == context.Canceled.Error() { // a command with nothing to add
+		err = errInterrupted
+	}
 	if err != nil && !errors.Is(err, dist.ErrElsewhere) {
 		fmt.Fprintln(s.err, "promptgen: "+oneLine(err.Error()))
 	}
 	return fault.Code(err)
 }
+
+var errInterrupted = fault.With(fault.CodeInterrupted, errors.New("interrupted before the end; nothing is left half-written, and the same command can be run again"))
 
 // interruptible is a context that the first Ctrl-C or SIGTERM cancels, so that
 // work under way can be saved; the second ends the program at once. A command

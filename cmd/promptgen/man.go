@@ -13,7 +13,7 @@ func (a *app) manCommand() *cli.Command {
 		Name:  "man",
 		Usage: "print the manual page",
 		Action: func(*cli.Context) error {
-			writeManual(a.out, a.commands)
+			writeManual(a.text, a.commands)
 			return nil
 		},
 	}

@@ -293,12 +293,12 @@ func (q *quickstart) beginnings(ctx context.Context) ([]string, error) {
 
 // print shows what came of it and how to go on.
 func (q *quickstart) print(r *quickstartResult) error {
-	out := q.app.console.Out
+	out := q.app.text
 	fmt.Fprintf(out, "%d tokens in the vocabulary; %d steps over %d epochs; loss %.3f\n",
 		r.Vocabulary, r.Train.Steps, r.Epochs, r.Train.FinalLoss)
 	if r.Eval.Split == "heldout" {
 		fmt.Fprintf(out, "on text held out: loss %.3f, perplexity %.1f (knowing only how frequent each token is: loss %.3f)\n",
-			r.Eval.Loss, r.Eval.Perplexity, r.Eval.UnigramEntropy)
+			r.Eval.Loss, r.Eval.EvalResult.Perplexity, r.Eval.UnigramEntropy)
 	}
 	for _, p := range r.Samples {
 		fmt.Fprintf(out, "\n%s …\n", p.Prompt)
