@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 
 	"github.com/urfave/cli/v2"
@@ -82,8 +83,14 @@ func maxMemory(faults *fault.List, c *cli.Context) (limit int64, usable sysmem.U
 	return limit, usable
 }
 
-// writeConfig writes a config that configs.Load reads.
+// writeConfig writes a config that configs.Load reads. It replaces a config, and
+// no file of another kind.
 func writeConfig(path string, cfg model.Config) error {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		if _, err := configs.Load(path); err != nil {
+			return fault.Usage("%s: is there and no model config, it would be replaced; choose another name for --write-config", path)
+		}
+	}
 	cfg.VocabSize = 0 // the data's
 	b, err := json.MarshalIndent(cfg, "", "  ")
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"iter"
+	"os"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,7 +19,7 @@ func (a *app) vocabCommand() *cli.Command {
 		Usage: "count the words of a corpus and write a vocabulary",
 		Flags: append(corpusFlags(),
 			&cli.StringFlag{Name: "out", Aliases: []string{"vocab_file", "vocab_filename"}, Value: defaultVocab, Usage: "vocabulary `FILE` to write"},
-			&cli.IntFlag{Name: "size", Aliases: []string{"vocab_size"}, Value: 50000, Usage: "tokens at most"},
+			&cli.IntFlag{Name: "size", Aliases: []string{"vocab_size"}, Value: 50000, Usage: "tokens at most, but single characters are never left out (with --compat book: words at most)"},
 			&cli.IntFlag{Name: "min-count", Value: 1, Usage: "leave out words that are rarer"},
 			&cli.StringFlag{Name: "level", Value: string(tokenizer.LevelWord), Usage: "what a token is: `word` or char"},
 			&cli.StringFlag{Name: "user-dict", Usage: "`FILE` with words of your own, one a line, for the segmenter"},
@@ -39,11 +40,22 @@ func (a *app) vocabCommand() *cli.Command {
 			if err := faults.Err("vocab"); err != nil {
 				return err
 			}
+			out := c.String("out")
+			paths, err := data.ExpandGlobs(patterns)
+			if err != nil {
+				return err
+			}
+			if err := vocabPlace(out, append(paths, o.UserDict)); err != nil {
+				return err
+			}
 			v, report, err := a.buildVocab(c.Context, patterns, a.corpusOptions(c), o)
 			if err != nil {
 				return err
 			}
-			if err := v.WriteFile(c.String("out")); err != nil {
+			if v.Len() > o.Size && !o.Compat {
+				a.console.Log.Info("the vocabulary is larger than --size: the characters of the corpus are all kept", "size", o.Size, "tokens", v.Len())
+			}
+			if err := v.WriteFile(out); err != nil {
 				return err
 			}
 			if c.Bool("json") {
@@ -52,13 +64,42 @@ func (a *app) vocabCommand() *cli.Command {
 					Tokens int                   `json:"tokens"`
 					Hash   string                `json:"hash"`
 					Report tokenizer.BuildReport `json:"report"`
-				}{c.String("out"), v.Len(), v.Hash(), report})
+				}{out, v.Len(), v.Hash(), report})
 			}
 			return a.console.Facts(
-				ui.Fact{Name: "vocabulary", Value: c.String("out")},
+				ui.Fact{Name: "vocabulary", Value: out},
 				ui.Fact{Name: "tokens", Value: v.Len()})
 		},
 	}
+}
+
+// vocabPlace refuses, before the corpus is read, a file that the vocabulary must
+// not replace: one that it is made from, by whatever name, or one of another kind.
+func vocabPlace(out string, sources []string) error {
+	if out == "" {
+		return fault.Usage("vocab: no file to write to: name it with --out")
+	}
+	to, err := os.Stat(out)
+	switch {
+	case err != nil:
+		return nil // nothing there, or told when it is written
+	case to.IsDir():
+		return fault.Usage("vocab: %s is a folder, and the vocabulary is a file; choose another name for --out", out)
+	case !to.Mode().IsRegular():
+		return fault.Usage("vocab: %s is a device or a pipe, and the vocabulary is a file; choose another name for --out", out)
+	}
+	for _, path := range sources {
+		if from, err := os.Stat(path); err == nil && os.SameFile(from, to) {
+			return fault.Usage("vocab: %s is %s, which the vocabulary is made from; choose another name for --out", out, path)
+		}
+	}
+	if to.Size() == 0 {
+		return nil
+	}
+	if _, err := tokenizer.ReadVocab(out); err != nil {
+		return fault.Usage("vocab: %s is there and no vocabulary, it would be replaced; choose another name for --out", out)
+	}
+	return nil
 }
 
 // corpusOptions are how the documents are read; what the readers notice is
