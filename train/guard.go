@@ -78,6 +78,22 @@ func (t *trainer) guardSave() error {
 	return nil
 }
 
+// guardValidation ends a run whose validation loss is not finite: without
+// dropout and over many windows it is no matter of one batch, as a step's may be.
+func (t *trainer) guardValidation(loss float64) error {
+	if isFinite(loss) {
+		return nil
+	}
+	first := ""
+	if name := t.firstBadWeight(); name != "" {
+		first = ", first in the weights of " + name
+	} else if name := t.graph.FirstNotFinite(); name != "" {
+		first = ", first in the output of " + name
+	}
+	return t.group.Together(fault.With(fault.CodeFailed, fmt.Errorf("step %d: the validation loss is %v%s; lower --lr (%g); %s",
+		t.at.Step, loss, first, t.o.LR, t.lastGood())))
+}
+
 // lastGood says where the run could go on from.
 func (t *trainer) lastGood() string {
 	if t.lastSave == "" {

@@ -7,6 +7,7 @@ import (
 
 	"promptgen/internal/fault"
 	"promptgen/train"
+	"promptgen/train/runlog"
 )
 
 // A run whose loss has left for good ends with what it began with, what guessing
@@ -26,5 +27,29 @@ func TestDiverged(t *testing.T) {
 	}
 	if len(r.saved) > 0 {
 		t.Errorf("saved: %q", r.saved)
+	}
+}
+
+// A validation whose loss is not finite ends the run as a step's does, in words
+// and not in what JSON cannot say; no model is saved, and the metrics can be read.
+func TestValidationNotFinite(t *testing.T) {
+	o := heldOutOptions(t)
+	o.Schedule, o.WarmupSteps, o.LR, o.EvalEvery, o.BatchSize = train.Constant, 0, 1e6, 1, 2
+	o.WeightDecay = 1 // w -= lr*w: grows a millionfold each step
+	var r recorder
+	_, err := train.Run(t.Context(), o, &r)
+	if fault.Code(err) != fault.CodeFailed {
+		t.Fatalf("%v", err)
+	}
+	for _, part := range []string{"the validation loss is NaN", "first in", "lower --lr (1e+06)", "nothing was saved yet"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("no %q in %v", part, err)
+		}
+	}
+	if len(r.saved) > 0 {
+		t.Errorf("saved: %q", r.saved)
+	}
+	if _, err := runlog.ReadLines(o.Out, 0); err != nil {
+		t.Error(err)
 	}
 }

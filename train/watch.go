@@ -127,6 +127,9 @@ func (t *trainer) validate(ctx context.Context) error {
 
 // validated takes note of a validation.
 func (t *trainer) validated(ctx context.Context, r EvalResult) error {
+	if err := t.guardValidation(r.Loss); err != nil {
+		return err
+	}
 	t.at.ValLoss = &r.Loss
 	info := ValidationInfo{Step: t.at.Step, Epoch: t.epochNow(), EvalResult: r}
 	info.Best = t.at.Best == nil || r.Loss < *t.at.Best
