@@ -308,6 +308,13 @@ func TestLoadFaults(t *testing.T) {
 		{"newer promptgen", func(t *testing.T, dir string) {
 			editJSON(t, filepath.Join(dir, metaName), func(m map[string]any) { m["format"] = 99 })
 		}, []string{metaName}},
+		{"a level that is none", func(t *testing.T, dir string) {
+			editJSON(t, filepath.Join(dir, metaName), func(m map[string]any) { m["level"] = "xx" })
+		}, []string{metaName, "level"}},
+		{"a token that is none", func(t *testing.T, dir string) {
+			editJSON(t, filepath.Join(dir, metaName), func(m map[string]any) { m["eos_token"] = "[NOPE]" })
+		}, []string{metaName, "[NOPE]"}},
+		{"no vocabulary", remove(vocabName), []string{vocabName}},
 		{"user dictionary elsewhere", func(t *testing.T, dir string) {
 			editJSON(t, filepath.Join(dir, metaName), func(m map[string]any) { m["user_dict"] = "../secret" })
 		}, []string{metaName}},

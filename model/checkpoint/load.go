@@ -129,8 +129,13 @@ func readMeta(dir string) (meta Meta, err error) {
 	return meta, meta.check(path)
 }
 
-// check refuses what a newer program wrote.
+// check refuses what a newer program wrote, or none.
 func (m *Meta) check(path string) error {
+	switch m.Level {
+	case "", tokenizer.LevelWord, tokenizer.LevelChar, tokenizer.LevelBERT:
+	default:
+		return fault.Corrupt("%s: its level %q is not known; it is damaged", path, blob.Clip(string(m.Level)))
+	}
 	if m.Format > formatVersion {
 		return fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", path, m.Format, formatVersion)
 	}
@@ -168,6 +173,9 @@ func (m *Model) loadVocab(dir string, size int, h *hfConfig, o LoadOptions) erro
 	path := o.VocabPath
 	if path == "" {
 		path = filepath.Join(dir, vocabName)
+		if _, ours := m.Meta.Files[vocabName]; !exists(path) && ours {
+			return fault.Corrupt("%s: is missing %s; the folder is not whole", dir, vocabName)
+		}
 		if !exists(path) {
 			return nil
 		}
@@ -230,7 +238,13 @@ func (m *Model) loadUserDict(dir string) error {
 // own where only the tokenizer's class is known.
 func (m *Model) loadSpecials(dir string, size int, h *hfConfig) error {
 	if m.Meta.Format > 0 && m.Vocab != nil {
-		m.BOS, m.EOS, m.PAD = tokenID(m.Vocab, m.Meta.BOS), tokenID(m.Vocab, m.Meta.EOS), tokenID(m.Vocab, m.Meta.PAD)
+		for i, token := range []string{m.Meta.BOS, m.Meta.EOS, m.Meta.PAD} {
+			id := tokenID(m.Vocab, token)
+			if id == NoToken && token != "" {
+				return fault.Corrupt("%s: names the token %q, which its vocabulary does not have; it is damaged", filepath.Join(dir, metaName), blob.Clip(token))
+			}
+			*[]*int32{&m.BOS, &m.EOS, &m.PAD}[i] = id
+		}
 		return nil
 	}
 	var g struct {
