@@ -207,7 +207,7 @@ func Documents(ctx context.Context, paths []string, o CorpusOptions) iter.Seq2[D
 
 // readFile yields one file's documents; more is false once yield was.
 func readFile(ctx context.Context, path string, o *CorpusOptions, yield func(Document) bool) (more bool, err error) {
-	s, err := openSource(path, o)
+	s, err := openSource(ctx, path, o)
 	if errors.Is(err, errBinary) {
 		o.notice("%s: passed over: %v", path, err)
 		return true, nil

@@ -3,6 +3,7 @@ package data
 import (
 	"bufio"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,14 +52,14 @@ type source struct {
 
 // openSource opens one file. Its encoding is told to o.Notice where it is not
 // UTF-8. errBinary says that it holds no text.
-func openSource(path string, o *CorpusOptions) (_ *source, err error) {
+func openSource(ctx context.Context, path string, o *CorpusOptions) (_ *source, err error) {
 	s := &source{path: path}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	raw, err := s.open(o)
+	raw, err := s.open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -86,24 +87,78 @@ func openSource(path string, o *CorpusOptions) (_ *source, err error) {
 }
 
 // open opens the file itself, or takes standard input.
-func (s *source) open(o *CorpusOptions) (io.Reader, error) {
+func (s *source) open(ctx context.Context, o *CorpusOptions) (io.Reader, error) {
 	if s.path == Stdin {
 		s.path = "standard input" // in what is told of it
 		if o.TextField != "" {
 			s.format = formatLines
 		}
 		if o.Stdin != nil {
-			return o.Stdin, nil
+			return s.patient(ctx, o.Stdin), nil
 		}
-		return os.Stdin, nil
+		return s.patient(ctx, os.Stdin), nil
 	}
 	s.format, _ = formatOf(s.path)
-	f, err := os.Open(s.path)
+	info, err := os.Stat(s.path)
 	if err != nil {
 		return nil, unreadable(s.path, err)
 	}
+	if info.Mode().IsRegular() {
+		f, err := os.Open(s.path)
+		if err != nil {
+			return nil, unreadable(s.path, err)
+		}
+		s.closers = append(s.closers, func() { f.Close() })
+		return f, nil
+	}
+	f, err := openPipe(ctx, s.path)
+	if err != nil {
+		return nil, err
+	}
 	s.closers = append(s.closers, func() { f.Close() })
-	return f, nil
+	return s.patient(ctx, f), nil
+}
+
+// openPipe opens what is no regular file, and waits for its writer no longer
+// than ctx allows: the system's call cannot be interrupted.
+func openPipe(ctx context.Context, path string) (*os.File, error) {
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan opened)
+	go func() {
+		f, err := os.Open(path)
+		select {
+		case done <- opened{f, err}:
+		case <-ctx.Done():
+			if err == nil {
+				f.Close()
+			}
+		}
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, unreadable(path, o.err)
+		}
+		return o.f, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// patient reads from what may have nothing to give for long (a pipe, a
+// terminal), and ends with ctx.
+func (s *source) patient(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	stop := context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })
+	s.closers = append(s.closers, func() { stop(); out.Close() })
+	go func() { // ends with the next that r gives, or with the program
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	return out
 }
 
 // unreadable tells why a file of the corpus cannot be opened (2).
@@ -146,7 +201,10 @@ func (s *source) decompress(r *bufio.Reader) (io.Reader, error) {
 // readError makes an error of reading one that names the file.
 func (s *source) readError(err error) error {
 	var p *os.PathError
-	if errors.As(err, &p) {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err // interrupted while it waited
+	case errors.As(err, &p):
 		return unreadable(s.path, err)
 	}
 	return fault.Corrupt("%s: %v; copy or compress the file again", s.path, err)
