@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"promptgen/internal/fault"
@@ -9,6 +10,9 @@ import (
 	"promptgen/model/checkpoint/blob"
 	"promptgen/model/reshape"
 )
+
+// drawn is the origin of a run that began with random weights.
+const drawn = "none"
 
 // initFrom takes over the weights of a model folder, carried over to this run's
 // shape and vocabulary where they differ.
@@ -19,6 +23,9 @@ func (t *trainer) initFrom(dir string) error {
 	}
 	defer m.Close()
 	if err := t.checkBase(dir, m); err != nil {
+		return err
+	}
+	if err := t.begunWith(checkpoint.WeightsHash(m.Params)); err != nil {
 		return err
 	}
 	if err := t.takeMemory(!m.Params.HeadTied); err != nil {
@@ -36,6 +43,37 @@ func (t *trainer) initFrom(dir string) error {
 		t.obs.Notice(fmt.Sprintf("weights of %s, carried over: %s", dir, strings.Join(notes, "; ")))
 	}
 	return t.foundBase(dir)
+}
+
+// begunWith notes the weights that the run began with, and refuses others than
+// those of the training that is to be repeated.
+func (t *trainer) begunWith(origin string) error {
+	if t.o.BaseHash != "" && t.o.BaseHash != origin {
+		return fault.Corrupt("%s: not the weights of the training that is to be repeated (hash %.12s, they had %.12s)", t.o.InitFrom, origin, t.o.BaseHash)
+	}
+	t.origin, t.o.BaseHash = origin, origin
+	return nil
+}
+
+// asBegun finds out what InitFrom says that a run which goes on began with; was
+// is what its state says.
+func (t *trainer) asBegun(was string) error {
+	switch {
+	case was == "": // of a state of before it was kept: nothing to compare
+		return nil
+	case t.o.InitFrom == "":
+		t.origin = drawn
+		return nil
+	}
+	if _, err := os.Stat(t.o.InitFrom); err != nil && was != drawn {
+		return t.begunWith(was) // moved or removed since, and not needed: the state has its own weights
+	}
+	m, err := checkpoint.Load(t.o.InitFrom, checkpoint.LoadOptions{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return t.begunWith(checkpoint.WeightsHash(m.Params))
 }
 
 // oldIDs are the ids in a model's vocabulary of the data's tokens; nil where the

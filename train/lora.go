@@ -35,11 +35,7 @@ func (t *trainer) foundBase(dir string) (err error) {
 	if t.base.Path, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	t.base.Hash = checkpoint.WeightsHash(t.params)
-	if t.o.BaseHash != "" && t.o.BaseHash != t.base.Hash {
-		return fault.Corrupt("%s: not the weights of the training that is to be repeated (hash %.12s, they had %.12s)", dir, t.base.Hash, t.o.BaseHash)
-	}
-	t.o.BaseHash = t.base.Hash
+	t.base.Hash = t.origin
 	t.params.InitAdapters(t.o.Seed)
 	return nil
 }

@@ -71,7 +71,7 @@ type Options struct {
 	WriterDir     string        // of TensorBoard's files; empty: tensorboard/ in Out
 	Command       string        // the command line, for the report
 	DataHash      string        // of the data that must be trained on; empty: any
-	BaseHash      string        // of the weights that adapters must be trained on; empty: any
+	BaseHash      string        // of the weights that InitFrom must have; empty: any
 
 	// Shards is the number of parts that the effective batch is divided into,
 	// whose gradients are added up in a fixed tree, whichever rank computes

@@ -53,6 +53,11 @@ func (t *trainer) resume(st *checkpoint.State) error {
 		if err := t.initFrom(t.o.InitFrom); err != nil {
 			return err
 		}
+		if was.Settings.Origin == "" {
+			t.origin = ""
+		}
+	} else if err := t.asBegun(was.Settings.Origin); err != nil {
+		return err
 	}
 	changed, err := t.changes(st, was.Settings)
 	if err != nil {
@@ -139,7 +144,7 @@ func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string,
 		}
 		return false
 	})
-	if was.Base != t.base.Hash {
+	if was.Base != t.settings().Base {
 		code = fault.CodeCorrupt
 	}
 	if len(refused) > 0 {

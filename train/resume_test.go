@@ -3,6 +3,7 @@ package train_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,7 +14,10 @@ import (
 
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
+	"promptgen/model"
+	"promptgen/model/checkpoint"
 	"promptgen/train"
+	"promptgen/train/runlog"
 )
 
 // stateOf are the bytes of the newest state in out: weights and both moments.
@@ -170,4 +174,79 @@ func TestKilled(t *testing.T) {
 func saving(out string) bool {
 	half, _ := filepath.Glob(filepath.Join(out, "state", ".*.tmp-*"))
 	return len(half) > 0
+}
+
+// A run goes on from its state whatever --init-from says: one that began with
+// other weights must be refused, and what run.json says of them must be true.
+func TestResumeBegunOtherwise(t *testing.T) {
+	base := testOptions(t, 16*20)
+	whole := mustRun(t, base, train.Silent{}).Model
+	refused := func(what string, o train.Options, words ...string) {
+		t.Helper()
+		_, err := train.Run(t.Context(), o, train.Silent{})
+		if fault.Code(err) != fault.CodeUsage {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for _, w := range words {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: no %q in %v", what, w, err)
+			}
+		}
+	}
+	fresh := base
+	fresh.Epochs, fresh.InitFrom = 3, whole
+	refused("a run from scratch with --init-from", fresh, `init_from "none", now "`)
+
+	o := base
+	o.Out, o.InitFrom, o.Epochs = filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "base"), 1
+	if err := os.Rename(whole, o.InitFrom); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, o, train.Silent{})
+	o.Epochs = 2
+	none, other := o, o
+	none.InitFrom = ""
+	refused("without the --init-from it had", none, `now "none"`)
+	other.InitFrom = train.EpochModel(base.Out, 1)
+	refused("with another --init-from", other, "init_from")
+
+	// A folder that is gone since is not needed, and told by what it was.
+	if err := os.RemoveAll(o.InitFrom); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, o, train.Silent{})
+	again, err := runlog.ReadRun(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var options train.Options
+	if err := json.Unmarshal(again.Options, &options); err != nil || len(options.BaseHash) != 64 {
+		t.Errorf("run.json has the hash %q (%v)", options.BaseHash, err)
+	}
+}
+
+// A state that does not say what its run began with is gone on from.
+func TestResumeOldState(t *testing.T) {
+	o := testOptions(t, 16*20)
+	mustRun(t, o, train.Silent{})
+	states := filepath.Join(o.Out, "state")
+	st, err := checkpoint.LatestState(states)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Params = model.NewParams(st.Config, st.Untied)
+	st.M, st.V = model.NewMoments(st.Config, st.Untied, false), model.NewMoments(st.Config, st.Untied, false)
+	if err := st.Read(st.Params, st.M, st.V); err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Replace(st.Settings, []byte(`"init_from"`), []byte(`"init_from_of_later"`), 1)
+	if bytes.Equal(old, st.Settings) {
+		t.Fatalf("the state does not say what its run began with: %s", old)
+	}
+	st.Settings = old
+	if err := checkpoint.SaveState(t.Context(), states, st); err != nil {
+		t.Fatal(err)
+	}
+	o.Epochs = 3
+	mustRun(t, o, train.Silent{})
 }

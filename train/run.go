@@ -61,6 +61,7 @@ type trainer struct {
 	budget  budget
 	untied  bool            // the head has weights of its own
 	base    checkpoint.Base // that adapters are trained on
+	origin  string          // weights that the run began with: drawn, or the hash of InitFrom's; empty: not known
 	sampler *sampler        // nil: without prompts
 	facts   runlog.DataFacts
 	recipe  []byte // of this run, for the model folders
@@ -333,6 +334,7 @@ func (t *trainer) startAfresh() error {
 			return err
 		}
 		t.params.Init(t.o.Seed)
+		t.origin = drawn
 	}
 	var err error
 	t.opt, err = t.newOptimizer()

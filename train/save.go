@@ -39,7 +39,8 @@ type settings struct {
 	DecayAll  bool    `json:"decay_all,omitempty"`
 	Freeze    string  `json:"freeze,omitempty"`
 	LoRA      string  `json:"lora,omitempty"`
-	Base      string  `json:"base,omitempty"` // hash of the weights that adapters are trained on
+	Base      string  `json:"base,omitempty"`      // hash of the weights that adapters are trained on
+	Origin    string  `json:"init_from,omitempty"` // of the run; a state of before it was kept has none
 	Smoothing float64 `json:"label_smoothing,omitempty"`
 	Moments   string  `json:"optimizer_state,omitempty"` // bf16; empty: fp32
 	EvalEvery int     `json:"eval_every,omitempty"`      // with EarlyStop it decides where the run ends
@@ -57,7 +58,7 @@ func (t *trainer) settings() settings {
 		Floor: t.o.floor(), DecayAll: t.o.DecayAll, Freeze: strings.Join(t.o.Freeze, ","), Smoothing: t.o.LabelSmoothing, EarlyStop: t.o.EarlyStop,
 		Epochs: t.o.Epochs, Step: t.sched.step, Stride: t.o.Stride, LR: t.o.LR, Warmup: t.sched.warmup,
 		Schedule: t.o.Schedule, MaxGradNorm: t.o.MaxGradNorm, WeightDecay: t.o.WeightDecay,
-		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps, Shards: t.sched.shards,
+		DType: t.o.DType.String(), MaxSteps: t.o.MaxSteps, Shards: t.sched.shards, Origin: t.origin,
 	}
 	if t.o.OptimizerBF16 {
 		s.Moments = kernel.BF16.String()
