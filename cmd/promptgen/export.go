@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"promptgen/cmd/promptgen/ui"
+	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
 	"promptgen/model/checkpoint"
 )
@@ -31,6 +32,9 @@ func (a *app) exportCommand() *cli.Command {
 			}
 			o := checkpoint.ExportOptions{Format: checkpoint.Format(c.String("format")), DType: c.String("dtype")}
 			if err := o.Check(out); err != nil {
+				return err
+			}
+			if err := atomicdir.MayWrite(out); err != nil {
 				return err
 			}
 			m, err := a.loadModel(c)

@@ -9,6 +9,7 @@ import (
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/data"
+	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
 	"promptgen/tokenizer"
 )
@@ -78,6 +79,9 @@ func (a *app) vocabCommand() *cli.Command {
 func vocabPlace(out string, sources []string) error {
 	if out == "" {
 		return fault.Usage("vocab: no file to write to: name it with --out")
+	}
+	if err := atomicdir.MayWrite(out); err != nil {
+		return err
 	}
 	to, err := os.Stat(out)
 	switch {

@@ -117,9 +117,30 @@ func Lock(dir string) (unlock func(), err error) {
 		return nil, fault.Usage("%s: another process%s is writing there; wait for it, or choose another folder", dir, holder(filepath.Join(dir, lockName)))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+		return nil, writeError(dir, err)
 	}
 	return l.release, nil
+}
+
+// MayWrite refuses (2) a path where Write and WriteFile could write nothing for
+// want of permission, so that this is known before there is work to lose. It
+// changes nothing, and what it cannot tell it lets pass.
+func MayWrite(path string) error {
+	t, err := writer{system{}}.resolve(path)
+	if err != nil {
+		return err
+	}
+	dir := t.parent
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		dir = filepath.Dir(dir) // which it would be created in
+	}
+	if err := writable(dir); mayNot(err) {
+		return writeError(path, err)
+	}
+	return nil
 }
 
 // writer is the procedure, over file-system calls that a test may make fail.
@@ -157,7 +178,7 @@ func (w writer) folder(ctx context.Context, dir string, fill func(tmp string) er
 	defer release()
 	tmp := t.hidden(tmpMark + random())
 	if err := w.fs.mkdir(tmp); err != nil {
-		return fmt.Errorf("writing %s: %w", dir, err)
+		return writeError(dir, err)
 	}
 	defer func() {
 		if err != nil {
@@ -189,7 +210,7 @@ func (w writer) install(t target, tmp string) error {
 		err = w.replace(t, tmp)
 	}
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", t.path(), err)
+		return writeError(t.path(), err)
 	}
 	return nil
 }
@@ -214,10 +235,13 @@ func (w writer) file(path string, fill func(io.Writer) error) (err error) {
 		}
 	}()
 	if err := w.fs.create(tmp, fill); err != nil {
+		if p, ok := err.(*fs.PathError); ok && p.Path == tmp {
+			return writeError(path, err)
+		}
 		return err
 	}
 	if err := w.fs.rename(tmp, t.path()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return writeError(path, err)
 	}
 	return w.fs.syncDir(t.parent)
 }
@@ -294,7 +318,7 @@ func (w writer) begin(ctx context.Context, path string) (target, func(), error) 
 	}
 	l, err := waitLock(ctx, t.hidden(lockName))
 	if err != nil {
-		return t, nil, fmt.Errorf("writing %s: %w", path, err)
+		return t, nil, writeError(path, err)
 	}
 	if err := w.clean(t); err != nil {
 		l.release()
@@ -419,7 +443,27 @@ func folderError(dir string, err error) error {
 	if info, e := os.Stat(dir); e == nil && !info.IsDir() {
 		return fault.Usage("%s: is a file, and a folder is needed there; move it away or choose another name", dir)
 	}
-	return fault.Usage("%s: cannot be created (%v); choose a folder that you may write to", dir, err)
+	return fault.Usage("%s: cannot be created (%v); choose a folder that you may write to", dir, reason(err))
+}
+
+// writeError tells why nothing can be written at path. The hidden names that the
+// system's error has are nothing that the user has chosen.
+func writeError(path string, err error) error {
+	if mayNot(err) {
+		return fault.Usage("%s: cannot be written (%w); choose a folder that you may write to", path, reason(err))
+	}
+	return fmt.Errorf("writing %s: %w", path, reason(err))
+}
+
+// reason is the system's error without the names it failed for.
+func reason(err error) error {
+	switch e := err.(type) {
+	case *fs.PathError:
+		return e.Err
+	case *os.LinkError:
+		return e.Err
+	}
+	return err
 }
 
 // writeTo runs fill over a buffered f, then syncs and closes it.
@@ -432,5 +476,8 @@ func writeTo(f *os.File, fill func(io.Writer) error) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }

@@ -4,6 +4,7 @@ package atomicdir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -54,3 +55,9 @@ func FreeSpace(dir string) (n int64, ok bool) {
 func IsFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
+
+// mayNot tells an error for want of permission, or of a place to write at all.
+func mayNot(err error) bool { return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) }
+
+// writable fails where no file can be made in dir.
+func writable(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) }

@@ -2,6 +2,7 @@ package atomicdir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/windows"
@@ -49,3 +50,11 @@ func FreeSpace(dir string) (n int64, ok bool) {
 func IsFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
+
+// mayNot tells an error for want of permission, or of a place to write at all.
+func mayNot(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, windows.ERROR_WRITE_PROTECT)
+}
+
+// writable cannot be told on Windows without writing.
+func writable(string) error { return nil }
