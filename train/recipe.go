@@ -13,17 +13,22 @@ import (
 // FromReport reads the options of a training that is to be repeated: from its
 // report.html or run.json, from its output folder, or from a model folder that
 // it wrote. With the same data they give the same weights to the bit on a
-// machine with the same kernels; data that is not the same is refused by Run.
+// machine with the same kernels; data or first weights that are not the same are
+// refused by Run. A training that changed its options on the way is refused (2).
 func FromReport(path string) (Options, error) {
 	r, err := recipe(path)
 	if err != nil {
 		return Options{}, err
+	}
+	if r.Changed != "" {
+		return Options{}, fault.Usage("%s: this training went on with other options than it began with (%s), and no single run gives the same weights; train anew with options of your own", path, r.Changed)
 	}
 	var o Options
 	if err := json.Unmarshal(r.Options, &o); err != nil {
 		return Options{}, fault.Corrupt("%s: its options cannot be read (%v)", path, err)
 	}
 	o.DataHash, o.Resume = r.Data.Hash, "never"
+	o.Shrink = false // the config is what it was shrunk to
 	return o, nil
 }
 

@@ -2,6 +2,7 @@ package train_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -141,6 +142,63 @@ func TestRepeatFromReport(t *testing.T) {
 	if _, err := train.Run(t.Context(), again, train.Silent{}); fault.Code(err) != fault.CodeCorrupt {
 		t.Errorf("other data was taken: %v", err)
 	}
+}
+
+// What a single run cannot repeat must be refused, never give other weights: a
+// run that grew, also where it went on once more, one that went on with another
+// batch, and one whose first weights have been replaced since.
+func TestReportThatCannotBeRepeated(t *testing.T) {
+	base := testOptions(t, 16*20)
+	model := mustRun(t, base, train.Silent{}).Model
+	o := base
+	o.Out, o.InitFrom, o.Epochs = filepath.Join(t.TempDir(), "out"), model, 1
+	mustRun(t, o, train.Silent{})
+	again, err := train.FromReport(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Out, again.InitFrom = filepath.Join(t.TempDir(), "again"), train.EpochModel(base.Out, 1)
+	if _, err := train.Run(t.Context(), again, train.Silent{}); fault.Code(err) != fault.CodeCorrupt || !strings.Contains(err.Error(), "not the weights of the training") {
+		t.Errorf("other first weights were taken: %v", err)
+	}
+
+	o.Epochs = 3 // grown, and cut once more
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := train.Run(ctx, o, &recorder{onStep: func(train.StepInfo) { cancel() }}); fault.Code(err) != fault.CodeInterrupted {
+		t.Fatal(err)
+	}
+	grown := mustRun(t, o, train.Silent{}).Model
+	other := base
+	other.Out, other.Resume, other.Epochs, other.BatchSize = filepath.Join(t.TempDir(), "other"), base.Out, 3, 2
+	mustRun(t, other, train.Silent{})
+	for from, word := range map[string]string{grown: "epochs 1, now 3", filepath.Join(o.Out, report.Name): "epochs 1, now 3", other.Out: "sequences_per_step 8, now 2"} {
+		if _, err := train.FromReport(from); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v", from, err)
+		}
+	}
+
+	// A state that was named and goes on as its run would have is repeated.
+	same := base
+	same.Out, same.Resume = filepath.Join(t.TempDir(), "same"), firstState(t, base.Out)
+	mustRun(t, same, train.Silent{})
+	if again, err = train.FromReport(same.Out); err != nil {
+		t.Fatal(err)
+	}
+	again.Out = filepath.Join(t.TempDir(), "again")
+	mustRun(t, again, train.Silent{})
+	if !bytes.Equal(weights(t, again.Out), weights(t, same.Out)) {
+		t.Error("other weights than those of a run that a state was named for")
+	}
+}
+
+// firstState is the oldest state in out.
+func firstState(t testing.TB, out string) string {
+	t.Helper()
+	states, err := filepath.Glob(filepath.Join(out, "state", "step-*"))
+	if err != nil || len(states) == 0 {
+		t.Fatal(states, err)
+	}
+	return states[0]
 }
 
 // Several runs side by side, a run without validation, and a page that is none.

@@ -64,6 +64,13 @@ func (t *trainer) resume(st *checkpoint.State) error {
 		return err
 	}
 	t.at = was.Place
+	t.changed = was.Changed
+	if len(changed) > 0 {
+		if t.changed != "" {
+			t.changed += "; "
+		}
+		t.changed += fmt.Sprintf("from step %d on %s", t.at.Step, strings.Join(changed, ", "))
+	}
 	if !t.o.LoRA.On() {
 		if err := t.takeMemory(st.Untied); err != nil {
 			return err

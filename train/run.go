@@ -67,6 +67,7 @@ type trainer struct {
 	recipe  []byte // of this run, for the model folders
 
 	at        place
+	changed   string    // settings, by going on from a state with others; empty: none
 	lastSave  string    // newest model or state folder, for messages
 	lastState string    // newest state folder, likewise
 	savedAt   time.Time // when it was written

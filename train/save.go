@@ -51,6 +51,7 @@ type settings struct {
 type progress struct {
 	Settings settings `json:"settings"`
 	Place    place    `json:"place"`
+	Changed  string   `json:"changed,omitempty"` // settings, on the way to here
 }
 
 func (t *trainer) settings() settings {
@@ -144,7 +145,7 @@ func (t *trainer) saveState(ctx context.Context) error {
 }
 
 func (t *trainer) writeState(ctx context.Context) error {
-	own, err := json.Marshal(progress{t.settings(), t.at})
+	own, err := json.Marshal(progress{t.settings(), t.at, t.changed})
 	if err != nil {
 		return err
 	}

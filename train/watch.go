@@ -49,7 +49,7 @@ func (t *trainer) describe() error {
 	machine := host.ReadMachine()
 	machine.ISA, machine.Threads = t.cpu.ISA(), t.cpu.Threads()
 	r := &runlog.Run{
-		Command: t.o.Command, Options: o, Plan: t.planned(), Data: t.facts,
+		Command: t.o.Command, Options: o, Changed: t.changed, Plan: t.planned(), Data: t.facts,
 		Program: host.ReadProgram(), Host: machine,
 	}
 	if t.recipe, err = r.Encode(); err != nil {

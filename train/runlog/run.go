@@ -21,6 +21,7 @@ type Run struct {
 	Format  int             `json:"format"`
 	Command string          `json:"command,omitempty"` // as typed
 	Options json.RawMessage `json:"options"`           // train.Options, config included
+	Changed string          `json:"changed,omitempty"` // on the way, by going on with other options: what one run cannot repeat
 	Plan    Plan            `json:"plan"`
 	Data    DataFacts       `json:"data"`
 	Program host.Program    `json:"program"`
