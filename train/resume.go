@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -22,13 +23,34 @@ func (t *trainer) findState() (*checkpoint.State, error) {
 	case "auto":
 		return checkpoint.LatestState(filepath.Join(t.o.Out, stateName))
 	}
-	for _, dir := range []string{filepath.Join(t.o.Resume, stateName), t.o.Resume} {
+	return namedState(t.o.Resume)
+}
+
+// namedState is the state that the user named: the newest of a run's or of its
+// state/, or one of them. What is none at all is a fault of usage, not damage.
+func namedState(path string) (*checkpoint.State, error) {
+	const give = "give --resume the output folder of a training, or one of its state/step-N"
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, fault.Usage("resume: %w; %s", err, give)
+	case !info.IsDir():
+		return nil, fault.Usage("resume: %s is a file and no training state; %s", path, give)
+	}
+	for _, dir := range []string{filepath.Join(path, stateName), path} {
 		st, err := checkpoint.LatestState(dir)
 		if st != nil || err != nil {
 			return st, err
 		}
 	}
-	return checkpoint.LoadState(t.o.Resume)
+	has := func(name string) bool { _, err := os.Stat(filepath.Join(path, name)); return err == nil }
+	switch {
+	case has("state.json") || has("state.safetensors") || strings.HasPrefix(filepath.Base(path), "step-"):
+		return checkpoint.LoadState(path)
+	case has("config.json") || has("promptgen.json") || has("adapter_config.json"):
+		return nil, fault.Usage("resume: %s is a model and no training state; %s, or begin a new training with --init-from %s", path, give, path)
+	}
+	return nil, fault.Usage("resume: %s holds no training state; %s", path, give)
 }
 
 // resume takes over a state. It must be of this very run: only more epochs may

@@ -250,3 +250,35 @@ func TestResumeOldState(t *testing.T) {
 	o.Epochs = 3
 	mustRun(t, o, train.Silent{})
 }
+
+// What is no training state at all must be told as that, with what to give
+// instead; only a state that is damaged is damage.
+func TestResumeFromWhatIsNoState(t *testing.T) {
+	o := testOptions(t, 16*20)
+	made := mustRun(t, o, train.Silent{})
+	states, err := filepath.Glob(filepath.Join(o.Out, "state", "step-*"))
+	if err != nil || len(states) == 0 {
+		t.Fatal(states, err)
+	}
+	if err := os.Remove(filepath.Join(states[0], "state.json")); err != nil {
+		t.Fatal(err)
+	}
+	empty := t.TempDir()
+	for path, want := range map[string]struct {
+		code int
+		text string
+	}{
+		filepath.Join(empty, "nowhere"): {fault.CodeUsage, "no such file"},
+		o.Vocab:                         {fault.CodeUsage, "is a file"},
+		empty:                           {fault.CodeUsage, "holds no training state"},
+		made.Model:                      {fault.CodeUsage, "--init-from " + made.Model},
+		states[0]:                       {fault.CodeCorrupt, states[0]},
+	} {
+		again := o
+		again.Resume, again.Out = path, filepath.Join(t.TempDir(), "again")
+		_, err := train.Run(t.Context(), again, train.Silent{})
+		if fault.Code(err) != want.code || !strings.Contains(err.Error(), want.text) || want.code == fault.CodeUsage && !strings.Contains(err.Error(), "state/step-N") {
+			t.Errorf("%s: %v (code %d)", path, err, fault.Code(err))
+		}
+	}
+}
