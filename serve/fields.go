@@ -160,9 +160,9 @@ func decodeNumber(raw json.RawMessage) (float64, error) {
 	return *v, nil
 }
 
-// seed reads a whole number of 64 bits, negative ones included; without one,
-// to keeps its value.
-func (f *fields) seed(name string, to *uint64) {
+// seed reads a whole number of 64 bits, where negative also one below 0; without
+// one, to keeps its value.
+func (f *fields) seed(name string, to *uint64, negative bool) {
 	if raw, ok := f.get(name); ok {
 		var u uint64
 		var i int64
@@ -171,10 +171,10 @@ func (f *fields) seed(name string, to *uint64) {
 			f.bad(name, "must be a whole number, not null")
 		case json.Unmarshal(raw, &u) == nil:
 			*to = u
-		case json.Unmarshal(raw, &i) == nil:
+		case negative && json.Unmarshal(raw, &i) == nil:
 			*to = uint64(i)
 		default:
-			f.bad(name, "must be a whole number of 64 bits, not %s", short(raw))
+			f.bad(name, "must be a whole number of 64 bits%s, not %s", map[bool]string{false: " that is not negative"}[negative], short(raw))
 		}
 	}
 }
@@ -214,7 +214,7 @@ func (f *fields) stops(name string, to *[]string) {
 	for _, item := range list {
 		s, err := decodeString(item)
 		if err != nil {
-			f.bad(name, "must be a string or a list of strings: %v", err)
+			f.bad(name, "must be a string or a list of strings, and one of them is to be %v", err)
 			return
 		}
 		if s != "" {

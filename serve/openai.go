@@ -149,6 +149,7 @@ func (s *Server) readCompletion(f *fields) (*completion, error) {
 	f.whole("max_tokens", &req.Length, 0, s.o.MaxLength)
 	f.whole("min_tokens", &req.MinLength, 0, s.o.MaxLength)
 	s.sampling(f, &req)
+	f.seed("seed", &req.Seed, true)
 	f.real("repetition_penalty", &req.RepetitionPenalty, 0.01, 100)
 	f.real("presence_penalty", &req.PresencePenalty, -2, 2)
 	f.real("frequency_penalty", &req.FrequencyPenalty, -2, 2)

@@ -34,6 +34,7 @@ func (s *Server) original(w http.ResponseWriter, r *http.Request) {
 	f.whole("maxlength", &req.Length, 0, s.o.MaxLength)
 	f.whole("samples", &req.Samples, 0, s.o.MaxSamples)
 	s.sampling(f, &req)
+	f.seed("seed", &req.Seed, false)
 	f.real("repetition_penalty", &req.RepetitionPenalty, 0.01, 100)
 	if err := f.done(); err != nil {
 		fail(w, r, err)
@@ -101,7 +102,6 @@ func (s *Server) sampling(f *fields, req *generate.Request) {
 	f.whole("top_k", &req.TopK, 0, 1<<30)
 	f.real("top_p", &req.TopP, 0, 1)
 	f.real("min_p", &req.MinP, 0, 1)
-	f.seed("seed", &req.Seed)
 	f.stops("stop", &req.Stop)
 }
 

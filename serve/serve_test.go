@@ -170,7 +170,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		`{"context":"高","samples":1000000}`: "samples", `{"context":"高","samples":-1}`: "samples",
 		`{"context":"高","samples":true}`: "samples", `{"context":"高","temperature":-1}`: "temperature",
 		`{"context":"高","top_p":1.5}`: "top_p", `{"context":"高","top_k":"all"}`: "top_k",
-		`{"context":"高","repetition_penalty":0}`: "repetition_penalty", `{"context":"高","seed":1.5}`: "seed",
+		`{"context":"高","repetition_penalty":0}`: "repetition_penalty", `{"context":"高","seed":1.5}`: "seed", `{"context":"高","seed":-1}`: "seed",
 		`{"context":"高","stop":[1]}`: "stop",
 	} {
 		r := ask(t, "POST", url+"/generate", body)

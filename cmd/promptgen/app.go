@@ -168,7 +168,10 @@ func (a *app) command(name string) (*cli.Command, error) {
 		}
 		names = append(names, c.Name)
 	}
-	return nil, fault.Usage("there is no command %q, did you mean %q? (promptgen help lists them)", name, nearest.Of(name, names))
+	if near := nearest.Near(name, names); near != "" {
+		return nil, fault.Usage("there is no command %q, did you mean %q? (promptgen help lists them)", name, near)
+	}
+	return nil, fault.Usage("there is no command %q; promptgen help lists them", name)
 }
 
 // choice checks a flag that takes one of a few words.

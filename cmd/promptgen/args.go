@@ -25,10 +25,10 @@ func (a *app) canonical(args []string) ([]string, error) {
 		return nil, a.noCommand(rest)
 	case name == "" && len(rest) > 0 && !isHelp(rest[0]):
 		name, rest = "version", nil
-	case name == "" || name == "help" && len(rest) == 0:
+	case name == "" || name == "help" && firstWord(rest) == "":
 		return []string{"--help"}, nil
 	case name == "help":
-		name, rest = rest[0], []string{"--help"}
+		name, rest = firstWord(rest), []string{"--help"}
 	}
 	cmd, err := a.command(name)
 	if err != nil {
@@ -47,6 +47,16 @@ func (a *app) canonical(args []string) ([]string, error) {
 		return nil, err
 	}
 	return slices.Concat([]string{cmd.Name}, fromEnvironment, p.flags, []string{"--"}, p.args), nil
+}
+
+// firstWord is the first argument that is no flag, if there is one.
+func firstWord(args []string) string {
+	for _, arg := range args {
+		if typed, _, _ := cutFlag(arg); typed == "" {
+			return arg
+		}
+	}
+	return ""
 }
 
 // splitCommand takes the command's name out of a command line on which flags

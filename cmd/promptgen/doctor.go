@@ -191,8 +191,12 @@ func measureDisk(folder string) (disk, error) {
 	d := disk{Folder: folder}
 	existing := folder // where it will be made
 	for {
-		if info, err := os.Stat(existing); err == nil && info.IsDir() {
+		info, err := os.Stat(existing)
+		if err == nil && info.IsDir() {
 			break
+		}
+		if err == nil {
+			return d, fault.Usage("--out %s: %s is a file; name a folder", folder, existing)
 		}
 		up := filepath.Dir(existing)
 		if up == existing {

@@ -2,7 +2,8 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -27,8 +28,9 @@ func (a *app) inspectCommand() *cli.Command {
 				return fault.Usage("inspect: name one file or folder, not %d", c.NArg())
 			}
 			path := c.Args().First()
-			switch shards, _ := filepath.Glob(filepath.Join(path, "*-*.bin")); {
-			case len(shards) > 0 && isTokenShard(shards[0]):
+			entries, _ := os.ReadDir(path) // of no folder, and none if it cannot be read
+			switch {
+			case slices.ContainsFunc(entries, isTokenShard):
 				return a.inspectTokens(c, path)
 			case strings.HasSuffix(path, ".txt"):
 				return a.inspectVocab(c, path)
@@ -39,9 +41,9 @@ func (a *app) inspectCommand() *cli.Command {
 }
 
 // isTokenShard goes by the names that tokenize gives.
-func isTokenShard(path string) bool {
-	name := filepath.Base(path)
-	return strings.HasPrefix(name, "train-") || strings.HasPrefix(name, "val-")
+func isTokenShard(e os.DirEntry) bool {
+	name := e.Name()
+	return strings.HasSuffix(name, ".bin") && (strings.HasPrefix(name, "train-") || strings.HasPrefix(name, "val-"))
 }
 
 // inspectModel reports on a model, or on the state of a training; what is not

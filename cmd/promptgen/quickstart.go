@@ -77,6 +77,12 @@ func (q *quickstart) path(elem ...string) string {
 }
 
 func (q *quickstart) run(ctx context.Context) (*quickstartResult, error) {
+	for _, path := range q.corpus {
+		info, err := os.Stat(path)
+		if path == data.Stdin || err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+			return nil, fault.Usage("%s: quickstart reads its text several times, which a pipe does not allow; name a file", path)
+		}
+	}
 	if len(q.corpus) == 0 {
 		path := q.path("corpus", "sample.txt")
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {

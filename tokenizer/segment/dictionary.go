@@ -173,6 +173,9 @@ func readUserDict(path string) ([]Entry, error) {
 		return nil, fault.Usage("user dictionary: %w", err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fault.Usage("user dictionary %s: is a folder; name a file", path)
+	}
 	var list []Entry
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {

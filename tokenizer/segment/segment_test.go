@@ -112,7 +112,7 @@ func TestUserDictFaults(t *testing.T) {
 		file("gbk", "\xb5\xc4\n"):                fault.CodeCorrupt,
 		file("frequency", "高血压 many n\n"):        fault.CodeCorrupt,
 		file("line", strings.Repeat("x", 1<<17)): fault.CodeCorrupt,
-		dir:                                      fault.CodeCorrupt,
+		dir:                                      fault.CodeUsage,
 	} {
 		_, err := New(Options{UserDict: path})
 		if fault.Code(err) != code || !strings.Contains(err.Error(), path) {
