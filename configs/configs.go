@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -186,7 +187,7 @@ func readFields(cfg *model.Config, fields map[string]json.RawMessage) (faults fa
 	for _, k := range known {
 		names = append(names, k.name)
 	}
-	for _, name := range sortedKeys(fields) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(names, name) && !slices.Contains(readOver, name) {
 			faults.Addf("unknown key %q%s", name, instead(name, names))
 		}
@@ -233,15 +234,6 @@ func instead(name string, known []string) string {
 }
 
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
-
-func sortedKeys(m map[string]json.RawMessage) []string {
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
 
 // checkShape lists what is wrong with the values, leaving out the fields that
 // are faulty already, and naming what is missing as missing.

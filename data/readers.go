@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -274,7 +275,7 @@ func (f *field) UnmarshalJSON(b []byte) error {
 }
 
 func someKeys(object map[string]json.RawMessage) string {
-	keys := sortedKeys(object)
+	keys := slices.Sorted(maps.Keys(object))
 	more := ""
 	if len(keys) > 8 {
 		keys, more = keys[:8], ", …"
@@ -282,7 +283,7 @@ func someKeys(object map[string]json.RawMessage) string {
 	if len(keys) == 0 {
 		return "no fields"
 	}
-	return strings.Join(slices.Clone(keys), ", ") + more
+	return strings.Join(keys, ", ") + more
 }
 
 // abridged is a value's beginning, for a message.

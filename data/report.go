@@ -126,8 +126,8 @@ func (t *tally) clone() tally {
 }
 
 // report makes the report.
-func (t *tally) report(nCtx, batchSize int) *Report {
-	r := &Report{Train: t.Train, Val: t.Val, Dropped: t.Dropped, Bytes: t.Bytes, NCtx: cmp.Or(nCtx, defaultNCtx), BatchSize: cmp.Or(batchSize, defaultBatchSize)}
+func (t *tally) report() *Report {
+	r := &Report{Train: t.Train, Val: t.Val, Dropped: t.Dropped, Bytes: t.Bytes, NCtx: defaultNCtx, BatchSize: defaultBatchSize}
 	all := r.All()
 	r.UnkShare = all.UnkShare()
 	if all.Chars > 0 {

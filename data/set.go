@@ -3,6 +3,7 @@ package data
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 
@@ -38,7 +39,7 @@ func OpenSet(dir string) (_ *Set, err error) {
 	if _, ok := m.Files[userDictName]; ok {
 		s.userDict = filepath.Join(dir, userDictName)
 	}
-	for _, name := range sortedKeys(m.Files) {
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 		path := filepath.Join(dir, name)
 		if sum, err := fileHash(path); err != nil {
 			return nil, fault.Corrupt("%s: the manifest names it, and it cannot be read (%v); tokenize the corpus again", path, err)
@@ -101,15 +102,6 @@ func (s *Set) Verify(ctx context.Context) error {
 
 // Close closes the shards of both streams.
 func (s *Set) Close() error { return errors.Join(s.Train.Close(), s.Val.Close()) }
-
-func sortedKeys[V any](m map[string]V) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
 
 // InMemory is how many bytes of tokens lie in memory: those of the original's
 // text files, which have no other form.

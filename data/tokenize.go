@@ -36,8 +36,6 @@ type TokenizeOptions struct {
 	Compat    bool
 	NumPieces int // 0: 100
 
-	NCtx, BatchSize int // for the report's steps an epoch; 0: the defaults of train
-
 	Notice   func(string)            // told of what is found on the way; may be nil
 	Progress func(done, total int64) // bytes of the corpus read; total 0 if not known; may be nil
 	Stdin    io.Reader               // nil: os.Stdin
@@ -107,7 +105,7 @@ func Tokenize(ctx context.Context, o TokenizeOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := t.report(o.NCtx, o.BatchSize)
+	r := t.report()
 	r.Out, r.Elapsed = o.Out, Duration(time.Since(begin))
 	return r, nil
 }

@@ -88,5 +88,5 @@ esac
 kill -TERM $server
 wait $server || code=$?
 trap - EXIT
-echo "the server ended with ${code:-0}"
+[ "${code:-0}" = 0 ] || { echo "the server ended with $code" >&2; exit 1; }
 step "done: $dir"

@@ -174,9 +174,9 @@ func (d *diagnosis) judge(name string, share float64) (preset, error) {
 	}
 	p.Batch, p.TrainBytes = want.Batch, parts.Total()
 	p.TokensPerSec = share * d.Limits.Limit(dtype) * 1e9 / bench.TokenFlops(c)
-	perWeight := 4.0
+	perWeight := 3.5 // bytes, as decoding packs them
 	if dtype == kernel.BF16 {
-		perWeight = 2
+		perWeight = 1.5
 	}
 	const decodingShare = 0.75 // of the memory's speed, as decoding reaches it
 	p.DecodeSpeed = decodingShare * d.Limits.Bytes / (perWeight * float64(p.Parameters))
