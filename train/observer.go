@@ -13,6 +13,8 @@ type Observer interface {
 	Saved(dir string)
 	// Notice is a line worth the user's attention.
 	Notice(string)
+	// Warning is a line about what is damaged, or may be taken for what it is not.
+	Warning(string)
 }
 
 // StepInfo describes one optimizer step.
@@ -77,3 +79,6 @@ func (Silent) Saved(string) {}
 
 // Notice implements Observer.
 func (Silent) Notice(string) {}
+
+// Warning implements Observer.
+func (Silent) Warning(string) {}

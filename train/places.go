@@ -1,7 +1,10 @@
 package train
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"promptgen/internal/fault"
 	"promptgen/model/checkpoint"
@@ -26,6 +29,26 @@ func (t *trainer) placesFree(after int) error {
 		}
 	}
 	return nil
+}
+
+// tellFormer names the models of a former run that lie where a run starts afresh:
+// until it saves its own, or for good where it saves none, they pass for its. They
+// may be all that is left of that run, so that they are told and not removed.
+func (t *trainer) tellFormer() {
+	var former []string
+	entries, _ := os.ReadDir(t.o.Out) // what cannot be read is told by the first save
+	for _, e := range entries {
+		name := e.Name()
+		var epoch int
+		fmt.Sscanf(name, "model_epoch%d", &epoch)
+		if e.IsDir() && (name == bestName || name == finalName || name == filepath.Base(EpochModel("", epoch))) {
+			former = append(former, name)
+		}
+	}
+	if len(former) > 0 {
+		t.obs.Warning(fmt.Sprintf("%s holds models of a former run: %s; each stays until this run saves its own there: remove what you do not want, or give another --out",
+			t.o.Out, strings.Join(former, ", ")))
+	}
 }
 
 func sameFolder(a, b string) bool {

@@ -115,7 +115,7 @@ func (t *trainer) resume(st *checkpoint.State) error {
 		return err
 	}
 	for _, d := range st.Damaged {
-		t.obs.Notice(fmt.Sprintf("a newer training state is not whole and is passed over: %v", d))
+		t.obs.Warning(fmt.Sprintf("a newer training state is not whole and is passed over: %v", d))
 	}
 	line := fmt.Sprintf("going on from step %d (%s)", t.at.Step, st.Dir)
 	if len(changed) > 0 {

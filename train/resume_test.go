@@ -268,7 +268,7 @@ func TestResumeFromWhatIsNoState(t *testing.T) {
 		code int
 		text string
 	}{
-		filepath.Join(empty, "nowhere"): {fault.CodeUsage, "no such file"},
+		filepath.Join(empty, "nowhere"): {fault.CodeUsage, "nowhere"},
 		o.Vocab:                         {fault.CodeUsage, "is a file"},
 		empty:                           {fault.CodeUsage, "holds no training state"},
 		made.Model:                      {fault.CodeUsage, "--init-from " + made.Model},

@@ -323,6 +323,7 @@ func (t *trainer) startAfresh() error {
 	if err := t.placesFree(0); err != nil {
 		return err
 	}
+	t.tellFormer()
 	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), -1); err != nil {
 		return err
 	}

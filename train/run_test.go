@@ -66,6 +66,7 @@ type recorder struct {
 	samples []train.SampleInfo
 	saved   []string
 	notices []string
+	warned  []string
 	onStep  func(train.StepInfo)
 }
 
@@ -79,6 +80,7 @@ func (r *recorder) Validation(v train.ValidationInfo) { r.vals = append(r.vals, 
 func (r *recorder) Sample(s train.SampleInfo)         { r.samples = append(r.samples, s) }
 func (r *recorder) Saved(dir string)                  { r.saved = append(r.saved, filepath.Base(dir)) }
 func (r *recorder) Notice(s string)                   { r.notices = append(r.notices, s) }
+func (r *recorder) Warning(s string)                  { r.warned = append(r.warned, s) }
 
 func mustRun(t testing.TB, o train.Options, obs train.Observer) *train.Result {
 	t.Helper()
@@ -384,7 +386,7 @@ func TestResumePassesOverDamage(t *testing.T) {
 	write(t, filepath.Join(o.Out, ".metrics.jsonl.tmp-1"), "left by one that was killed")
 	var rec recorder
 	mustRun(t, o, &rec)
-	if told := strings.Join(rec.notices, " "); len(rec.steps) == 0 || !strings.Contains(told, "not whole") {
+	if told := strings.Join(rec.warned, " "); len(rec.steps) == 0 || !strings.Contains(told, "not whole") {
 		t.Errorf("%d steps, told %q", len(rec.steps), told)
 	}
 	if !bytes.Equal(weights(t, o.Out), want) {
@@ -476,5 +478,27 @@ func TestInitFrom(t *testing.T) {
 	o.Config.NEmbd, o.Out = 32, filepath.Join(t.TempDir(), "third")
 	if _, err := train.Run(context.Background(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("a model of another shape was taken: %v", err)
+	}
+}
+
+// A run that starts afresh where another has left models tells of each that it
+// may leave there: nobody shall take it for its own. It removes none.
+func TestFormerModelsAreTold(t *testing.T) {
+	o := heldOutOptions(t)
+	var rec recorder
+	mustRun(t, o, &rec)
+	if len(rec.warned) > 0 {
+		t.Errorf("in a new folder: %q", rec.warned)
+	}
+	o.Resume, o.Epochs = "never", 1
+	mustRun(t, o, &rec)
+	told := strings.Join(rec.warned, "\n")
+	for _, name := range []string{o.Out, "best_model", "final_model", "model_epoch1", "model_epoch2"} {
+		if !strings.Contains(told, name) {
+			t.Errorf("no %s in %q", name, told)
+		}
+	}
+	if _, err := os.Stat(train.EpochModel(o.Out, 2)); err != nil {
+		t.Errorf("removed: %v", err)
 	}
 }

@@ -255,6 +255,8 @@ func (t *trainObserver) Saved(dir string) { t.app.console.Log.Info("saved", "mod
 
 func (t *trainObserver) Notice(line string) { t.app.console.Log.Info(line) }
 
+func (t *trainObserver) Warning(line string) { t.app.console.Log.Warn(line) }
+
 func (t *trainObserver) done() {
 	if t.bar != nil {
 		t.bar.Done()
