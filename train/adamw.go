@@ -20,7 +20,7 @@ type AdamW struct {
 	Beta1, Beta2 float64
 	Eps          float64
 	WeightDecay  float64
-	DecayAll     bool    // decay gains, biases and embeddings as well, not matrices alone
+	DecayAll     bool    // decay gains and biases as well, not matrices (embeddings among them) alone
 	GradScale    float64 // the gradients are multiplied by it first: clipping
 
 	Steps int            // taken so far: the bias correction depends on it

@@ -21,12 +21,9 @@ func (t *trainer) learnFacts(ctx context.Context) error {
 	}
 	if t.set.Val != nil && t.set.Val.Len() > 0 {
 		f.ValDocuments, f.ValTokens, f.ValUnkShare = t.set.Val.Docs(), t.set.Val.Len(), t.set.Val.Stats().UnkShare()
-		end, ok := t.vocab.ID("[CLS]")
-		if ok {
-			var err error
-			if f.SharedDocuments, f.ValDocuments, err = sharedDocuments(ctx, t.set, end); err != nil {
-				return err
-			}
+		var err error
+		if f.SharedDocuments, f.ValDocuments, err = sharedDocuments(ctx, t.set, t.vocab.Special().CLS); err != nil {
+			return err
 		}
 	}
 	if f.SharedDocuments > 0 {

@@ -4,7 +4,7 @@
 //
 //	log, err := runlog.Open(out, runlog.Options{})
 //	err = log.Add(runlog.Line{Step: 1, …})
-//	lines, err := runlog.ReadLines(out)
+//	lines, err := runlog.ReadLines(out, 0)
 //
 // metrics.jsonl is the one source: the event file is written along with it, and
 // anew from it when a run goes on, and the report is made of it. So the three
@@ -36,6 +36,9 @@ const (
 	RunName     = "run.json"
 	EventsName  = "tensorboard" // folder
 )
+
+// eventsPrefix begins an event file's name, by which TensorBoard finds it.
+const eventsPrefix = "events.out.tfevents."
 
 // Line is a line of metrics.jsonl: a training step, a validation (ValLoss is
 // set) or a sample (Prompt is set). What is not a number is left out.
@@ -131,17 +134,19 @@ func (l *Log) openEvents(out, dir string, written []byte) error {
 		return err
 	}
 	suffix := fmt.Sprintf("promptgen-%08x", crc32.ChecksumIEEE([]byte(whole)))
-	old, err := filepath.Glob(filepath.Join(dir, "events.out.tfevents.*."+suffix))
+	entries, err := os.ReadDir(dir) // not Glob: the folder's own name may hold what is a pattern
 	if err != nil {
 		return err
 	}
-	for _, path := range old {
-		if err := os.Remove(path); err != nil {
-			return err
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), eventsPrefix) && strings.HasSuffix(e.Name(), "."+suffix) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	host, _ := os.Hostname()
-	name := fmt.Sprintf("events.out.tfevents.%d.%s.%s", l.start.Unix(), host, suffix)
+	name := fmt.Sprintf(eventsPrefix+"%d.%s.%s", l.start.Unix(), host, suffix)
 	if l.events, err = tfevents.Create(filepath.Join(dir, name)); err != nil {
 		return fault.Usage("the folder for TensorBoard: %w", err)
 	}

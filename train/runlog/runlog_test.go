@@ -96,3 +96,32 @@ func TestReadRunRefuses(t *testing.T) {
 		check(t, err, fault.CodeCorrupt, runlog.RunName, word)
 	}
 }
+
+// A folder whose name is a pattern keeps one event file a run as well, and that of
+// another run is left alone.
+func TestEventFilesOfOneRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "m[1]")
+	events := filepath.Join(dir, runlog.EventsName)
+	if err := os.MkdirAll(events, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	write(t, events, "events.out.tfevents.1.host.promptgen-00000000", "")
+	for range 2 {
+		l, err := runlog.Open(dir, runlog.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		files, err := os.ReadDir(events)
+		if err != nil || len(files) != 2 {
+			t.Fatalf("%v, %v", files, err)
+		}
+		own := files[len(files)-1].Name()
+		old := strings.Replace(own, "tfevents.", "tfevents.0", 1) // as of another second
+		if err := os.Rename(filepath.Join(events, own), filepath.Join(events, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
