@@ -345,3 +345,21 @@ func FuzzReadJSON(f *testing.F) {
 func FuzzReadJSONLines(f *testing.F) {
 	fuzzReader(f, "f.jsonl", "\"a\"\n{\"text\":\"b\"}\n", "{\"a\":{\"b\":\"c\"}}\r\n\r\n", "{\"a\":1}", "\xff")
 }
+
+// A link to a folder names the folder: what is below it is read.
+func TestFolderByALink(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "texts"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "texts", "a.txt"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("texts", link); err != nil {
+		t.Skip(err)
+	}
+	if paths, err := ExpandGlobs([]string{link}); err != nil || len(paths) != 1 || filepath.Base(paths[0]) != "a.txt" {
+		t.Errorf("%q, %v", paths, err)
+	}
+}

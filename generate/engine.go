@@ -107,11 +107,13 @@ func NewEngineFrom(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Engi
 	if o.MaxQueue < 0 {
 		l.Addf("max_queue must not be negative")
 	}
-	for i, id := range []*int32{o.BOS, o.EOS} {
+	special := func(name string, id *int32) {
 		if id != nil && int(*id) >= c.VocabSize {
-			l.Addf("%s must be below the model's vocab_size (%d), not %d", []string{"bos", "eos"}[i], c.VocabSize, *id)
+			l.Addf("%s must be below the model's vocab_size (%d), not %d", name, c.VocabSize, *id)
 		}
 	}
+	special("bos", o.BOS)
+	special("eos", o.EOS)
 	if err := l.Err("engine"); err != nil {
 		return nil, err
 	}

@@ -166,6 +166,10 @@ func (f *fields) seed(name string, to *uint64, negative bool) {
 	if raw, ok := f.get(name); ok {
 		var u uint64
 		var i int64
+		number := "a whole number of 64 bits"
+		if !negative {
+			number += " that is not negative"
+		}
 		switch {
 		case string(raw) == "null":
 			f.bad(name, "must be a whole number, not null")
@@ -174,7 +178,7 @@ func (f *fields) seed(name string, to *uint64, negative bool) {
 		case negative && json.Unmarshal(raw, &i) == nil:
 			*to = uint64(i)
 		default:
-			f.bad(name, "must be a whole number of 64 bits%s, not %s", map[bool]string{false: " that is not negative"}[negative], short(raw))
+			f.bad(name, "must be %s, not %s", number, short(raw))
 		}
 	}
 }

@@ -55,13 +55,16 @@ func (m *models) borrow() (_ *loaded, release func(), err error) {
 // done. When the server drains, next is freed at once.
 func (m *models) use(next *Model) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.draining.Load() {
+	late := m.draining.Load()
+	if !late {
+		m.leave()
+		m.current = &loaded{Model: next, since: time.Now()}
+	}
+	m.mu.Unlock()
+	if late {
 		next.free()
 		return errDraining
 	}
-	m.leave()
-	m.current = &loaded{Model: next, since: time.Now()}
 	return nil
 }
 

@@ -17,17 +17,7 @@ func TestDiverged(t *testing.T) {
 	o.Schedule, o.WarmupSteps, o.LR, o.Epochs = train.Constant, 0, 3, 30
 	var r recorder
 	_, err := train.Run(context.Background(), o, &r)
-	if fault.Code(err) != fault.CodeFailed {
-		t.Fatalf("%v", err)
-	}
-	for _, part := range []string{"has diverged", "guessing has 3.219", "lower --lr (3)", "nothing was saved yet"} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("no %q in %v", part, err)
-		}
-	}
-	if len(r.saved) > 0 {
-		t.Errorf("saved: %q", r.saved)
-	}
+	endedUnsaved(t, err, &r, "has diverged", "guessing has 3.219", "lower --lr (3)", "nothing was saved yet")
 }
 
 // A validation whose loss is not finite ends the run as a step's does, in words
@@ -38,18 +28,24 @@ func TestValidationNotFinite(t *testing.T) {
 	o.WeightDecay = 1 // w -= lr*w: grows a millionfold each step
 	var r recorder
 	_, err := train.Run(t.Context(), o, &r)
+	endedUnsaved(t, err, &r, "the validation loss is NaN", "first in", "lower --lr (1e+06)", "nothing was saved yet")
+	if _, err := runlog.ReadLines(o.Out, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// endedUnsaved checks that a run failed, said all that, and saved nothing.
+func endedUnsaved(t *testing.T, err error, r *recorder, parts ...string) {
+	t.Helper()
 	if fault.Code(err) != fault.CodeFailed {
 		t.Fatalf("%v", err)
 	}
-	for _, part := range []string{"the validation loss is NaN", "first in", "lower --lr (1e+06)", "nothing was saved yet"} {
+	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("no %q in %v", part, err)
 		}
 	}
 	if len(r.saved) > 0 {
 		t.Errorf("saved: %q", r.saved)
-	}
-	if _, err := runlog.ReadLines(o.Out, 0); err != nil {
-		t.Error(err)
 	}
 }

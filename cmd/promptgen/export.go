@@ -70,20 +70,14 @@ func (a *app) exportCommand() *cli.Command {
 // notSource refuses an output that is one of the models or files it is made
 // from, or a file of these models' folders, by whatever name.
 func notSource(out string, sources []string) error {
-	to, err := os.Stat(out)
-	if err != nil {
-		return nil // nothing there
-	}
 	for _, path := range sources {
 		files := []string{path}
 		entries, _ := os.ReadDir(path) // of a file there are none
 		for _, e := range entries {
 			files = append(files, filepath.Join(path, e.Name()))
 		}
-		for _, file := range files {
-			if from, err := os.Stat(file); err == nil && os.SameFile(from, to) {
-				return fault.Usage("export: %s is %s, which the model is read from; choose another --out", out, file)
-			}
+		if file := sameFile(out, files); file != "" {
+			return fault.Usage("export: %s is %s, which the model is read from; choose another --out", out, file)
 		}
 	}
 	return nil

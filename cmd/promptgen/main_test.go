@@ -129,6 +129,12 @@ func TestWrongUsage(t *testing.T) {
 		{"--epoch 3 train", []string{"train: unknown flag --epoch", "--epochs?"}},
 		{"train --num_pieces 3 --min_length=3", []string{"unknown flag --num_pieces: it belongs to tokenize", "unknown flag --min_length: it belongs to tokenize"}},
 		{"help trian", []string{`"train"`}},
+		{"xyzzy", []string{`no command "xyzzy"; promptgen help`}},
+		{"train --fp16 --dtype fp32 --save-every -5m", []string{"--fp16 means --dtype bf16", `"-5m"`}},
+		{"tokenize --corpus a.txt --compat book --level char", []string{"--compat book", "--level"}},
+		{"quickstart -", []string{"a pipe does not allow"}},
+		{"serve --cors-origin foo", []string{`cors-origin "foo"`}},
+		{"serve --timeout 0s", []string{"--timeout must be above 0"}},
 	} {
 		s.fails(fault.CodeUsage, c.parts, strings.Fields(c.line)...)
 	}

@@ -113,11 +113,15 @@ const enoughOfAWord = 10
 
 // vocabulary is one of words, or of characters where the text is too short.
 func (q *quickstart) vocabulary(ctx context.Context) (*tokenizer.Vocab, tokenizer.Level, int64, error) {
+	paths, err := data.ExpandGlobs(q.corpus)
+	if err != nil {
+		return nil, "", 0, err
+	}
 	o := tokenizer.BuildOptions{Size: 20_000, Level: tokenizer.LevelWord, Threads: q.threads}
-	v, report, err := q.app.buildVocab(ctx, q.corpus, q.reading, o)
+	v, report, err := q.app.buildVocab(ctx, paths, q.reading, o)
 	if err == nil && report.Words < enoughOfAWord*int64(v.Len()) {
 		o.Level = tokenizer.LevelChar
-		v, report, err = q.app.buildVocab(ctx, q.corpus, q.reading, o)
+		v, report, err = q.app.buildVocab(ctx, paths, q.reading, o)
 	}
 	if err != nil {
 		return nil, "", 0, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"os"
 
@@ -49,7 +50,7 @@ func (a *app) vocabCommand() *cli.Command {
 			if err := vocabPlace(out, append(paths, o.UserDict)); err != nil {
 				return err
 			}
-			v, report, err := a.buildVocab(c.Context, patterns, a.corpusOptions(c), o)
+			v, report, err := a.buildVocab(c.Context, paths, a.corpusOptions(c), o)
 			if err != nil {
 				return err
 			}
@@ -80,30 +81,35 @@ func vocabPlace(out string, sources []string) error {
 	if out == "" {
 		return fault.Usage("vocab: no file to write to: name it with --out")
 	}
-	if err := atomicdir.MayWrite(out); err != nil {
-		return err
+	if err := atomicdir.MayWriteFile(out); err != nil {
+		return fault.With(fault.Code(err), fmt.Errorf("vocab: --out %w", err))
 	}
 	to, err := os.Stat(out)
-	switch {
-	case err != nil:
-		return nil // nothing there, or told when it is written
-	case to.IsDir():
-		return fault.Usage("vocab: %s is a folder, and the vocabulary is a file; choose another name for --out", out)
-	case !to.Mode().IsRegular():
-		return fault.Usage("vocab: %s is a device or a pipe, and the vocabulary is a file; choose another name for --out", out)
+	if err != nil || to.Size() == 0 {
+		return nil // nothing there
 	}
-	for _, path := range sources {
-		if from, err := os.Stat(path); err == nil && os.SameFile(from, to) {
-			return fault.Usage("vocab: %s is %s, which the vocabulary is made from; choose another name for --out", out, path)
-		}
-	}
-	if to.Size() == 0 {
-		return nil
+	if path := sameFile(out, sources); path != "" {
+		return fault.Usage("vocab: %s is %s, which the vocabulary is made from; choose another name for --out", out, path)
 	}
 	if _, err := tokenizer.ReadVocab(out); err != nil {
 		return fault.Usage("vocab: %s is there and no vocabulary, it would be replaced; choose another name for --out", out)
 	}
 	return nil
+}
+
+// sameFile is the one of paths that is the file or folder at path, by whatever name;
+// "" if none is.
+func sameFile(path string, paths []string) string {
+	to, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	for _, p := range paths {
+		if from, err := os.Stat(p); err == nil && os.SameFile(from, to) {
+			return p
+		}
+	}
+	return ""
 }
 
 // corpusOptions are how the documents are read; what the readers notice is
@@ -115,12 +121,8 @@ func (a *app) corpusOptions(c *cli.Context) data.CorpusOptions {
 	}
 }
 
-// buildVocab counts the files that the patterns name.
-func (a *app) buildVocab(ctx context.Context, patterns []string, co data.CorpusOptions, o tokenizer.BuildOptions) (*tokenizer.Vocab, tokenizer.BuildReport, error) {
-	paths, err := data.ExpandGlobs(patterns)
-	if err != nil {
-		return nil, tokenizer.BuildReport{}, err
-	}
+// buildVocab counts the files at the paths.
+func (a *app) buildVocab(ctx context.Context, paths []string, co data.CorpusOptions, o tokenizer.BuildOptions) (*tokenizer.Vocab, tokenizer.BuildReport, error) {
 	bar := a.console.Bar("vocab", "documents", 0)
 	defer bar.Done()
 	return tokenizer.BuildVocab(ctx, texts(data.Documents(ctx, paths, co), bar), o)

@@ -122,6 +122,14 @@ func Lock(dir string) (unlock func(), err error) {
 	return l.release, nil
 }
 
+// MayWriteFile is MayWrite for a file, which takes the place of nothing else.
+func MayWriteFile(path string) error {
+	if err := MayWrite(path); err != nil {
+		return err
+	}
+	return takesFile(path, path)
+}
+
 // MayWrite refuses (2) a path where Write and WriteFile could write nothing for
 // want of permission, so that this is known before there is work to lose. It
 // changes nothing, and what it cannot tell it lets pass.
@@ -215,18 +223,26 @@ func (w writer) install(t target, tmp string) error {
 	return nil
 }
 
+// takesFile refuses (2) a place of something else than a file; name is the user's.
+func takesFile(place, name string) error {
+	switch info, err := os.Stat(place); {
+	case err != nil: // as a rule, that there is nothing
+	case info.IsDir():
+		return fault.Usage("%s: is a folder, and a file is to be written there; choose another name", name)
+	case !info.Mode().IsRegular():
+		return fault.Usage("%s: is a device or a pipe, which a file would replace; choose another name", name)
+	}
+	return nil
+}
+
 func (w writer) file(path string, fill func(io.Writer) error) (err error) {
 	t, release, err := w.begin(context.Background(), path)
 	if err != nil {
 		return err
 	}
 	defer release()
-	switch info, err := os.Stat(t.path()); {
-	case err != nil: // as a rule, that there is nothing
-	case info.IsDir():
-		return fault.Usage("%s: is a folder, and a file is to be written there; choose another name", path)
-	case !info.Mode().IsRegular():
-		return fault.Usage("%s: is a device or a pipe, which a file would replace; choose another name", path)
+	if err := takesFile(t.path(), path); err != nil {
+		return err
 	}
 	tmp := t.hidden(tmpMark + random())
 	defer func() {
@@ -443,27 +459,16 @@ func folderError(dir string, err error) error {
 	if info, e := os.Stat(dir); e == nil && !info.IsDir() {
 		return fault.Usage("%s: is a file, and a folder is needed there; move it away or choose another name", dir)
 	}
-	return fault.Usage("%s: cannot be created (%v); choose a folder that you may write to", dir, reason(err))
+	return fault.Usage("%s: cannot be created (%v); choose a folder that you may write to", dir, fault.Reason(err))
 }
 
 // writeError tells why nothing can be written at path. The hidden names that the
 // system's error has are nothing that the user has chosen.
 func writeError(path string, err error) error {
 	if mayNot(err) {
-		return fault.Usage("%s: cannot be written (%w); choose a folder that you may write to", path, reason(err))
+		return fault.Usage("%s: cannot be written (%w); choose a folder that you may write to", path, fault.Reason(err))
 	}
-	return fmt.Errorf("writing %s: %w", path, reason(err))
-}
-
-// reason is the system's error without the names it failed for.
-func reason(err error) error {
-	switch e := err.(type) {
-	case *fs.PathError:
-		return e.Err
-	case *os.LinkError:
-		return e.Err
-	}
-	return err
+	return fmt.Errorf("writing %s: %w", path, fault.Reason(err))
 }
 
 // writeTo runs fill over a buffered f, then syncs and closes it.

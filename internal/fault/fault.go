@@ -13,6 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 )
 
@@ -53,6 +55,18 @@ func Data(format string, args ...any) error { return With(CodeData, fmt.Errorf(f
 
 // Corrupt says that a file is damaged, of another kind, or belongs to others (5).
 func Corrupt(format string, args ...any) error { return With(CodeCorrupt, fmt.Errorf(format, args...)) }
+
+// Reason is a system's error without the names it failed for, which the message
+// about it says in the user's own words.
+func Reason(err error) error {
+	switch e := err.(type) {
+	case *fs.PathError:
+		return e.Err
+	case *os.LinkError:
+		return e.Err
+	}
+	return err
+}
 
 // Code is the exit code of err: its outermost code, 130 for a cancelled
 // context, 1 for an error without a code, 0 for nil.

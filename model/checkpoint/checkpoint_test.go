@@ -12,6 +12,7 @@ import (
 	"promptgen/internal/fault"
 	"promptgen/internal/testkit"
 	"promptgen/model"
+	"promptgen/model/checkpoint/blob"
 	"promptgen/tokenizer"
 )
 
@@ -211,8 +212,18 @@ func TestExportLoad(t *testing.T) {
 				} else if worst := testkit.MaxDiff(got.Params.WTE, m.Params.WTE); worst > 0.01 {
 					t.Errorf("%s %s: weights differ by %g", format, d, worst)
 				}
-				if info, err := Inspect(path); err != nil || !info.Whole {
-					t.Errorf("%s %s: inspect %+v, %v", format, d, info, err)
+				info, err := Inspect(path)
+				if err != nil || !info.Whole {
+					t.Fatalf("%s %s: inspect %+v, %v", format, d, info, err)
+				}
+				want := d
+				if strings.HasPrefix(d, "q") { // rows that are no whole blocks
+					want = "fp16"
+				}
+				for _, x := range info.Tensors { // each has its own type, as the file has it
+					if strings.HasSuffix(x.Name, "attn.c_attn.weight") && blob.DType(x.DType).Name() != want {
+						t.Errorf("%s %s: inspect says that %s is %s", format, d, x.Name, x.DType)
+					}
 				}
 			}
 		}

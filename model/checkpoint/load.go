@@ -238,12 +238,11 @@ func (m *Model) loadUserDict(dir string) error {
 // own where only the tokenizer's class is known.
 func (m *Model) loadSpecials(dir string, size int, h *hfConfig) error {
 	if m.Meta.Format > 0 && m.Vocab != nil {
-		for i, token := range []string{m.Meta.BOS, m.Meta.EOS, m.Meta.PAD} {
-			id := tokenID(m.Vocab, token)
-			if id == NoToken && token != "" {
+		m.BOS, m.EOS, m.PAD = tokenID(m.Vocab, m.Meta.BOS), tokenID(m.Vocab, m.Meta.EOS), tokenID(m.Vocab, m.Meta.PAD)
+		for _, token := range []string{m.Meta.BOS, m.Meta.EOS, m.Meta.PAD} {
+			if token != "" && tokenID(m.Vocab, token) == NoToken {
 				return fault.Corrupt("%s: names the token %q, which its vocabulary does not have; it is damaged", filepath.Join(dir, metaName), blob.Clip(token))
 			}
-			*[]*int32{&m.BOS, &m.EOS, &m.PAD}[i] = id
 		}
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"promptgen/internal/fault"
+	"promptgen/model/checkpoint/gguf"
 )
 
 // modelNames are the files that this package writes into model folders.
@@ -29,7 +30,7 @@ func MayReplace(dir string) error {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return fault.Usage("%s: cannot be read (%w); choose another folder", dir, reason(err))
+		return fault.Usage("%s: cannot be read (%w); choose another folder", dir, fault.Reason(err))
 	}
 	own := false
 	for _, e := range entries {
@@ -51,7 +52,7 @@ func mayReplaceGGUF(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fault.Usage("%s: cannot be read (%w); choose another name", path, reason(err))
+		return fault.Usage("%s: cannot be read (%w); choose another name", path, fault.Reason(err))
 	case info.IsDir():
 		return fault.Usage("%s: is a folder, and a GGUF file is to be written there; name a file", path)
 	case !info.Mode().IsRegular() || info.Size() == 0:
@@ -59,21 +60,12 @@ func mayReplaceGGUF(path string) error {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return fault.Usage("%s: cannot be read (%w); choose another name", path, reason(err))
+		return fault.Usage("%s: cannot be read (%w); choose another name", path, fault.Reason(err))
 	}
 	defer f.Close()
-	magic := make([]byte, 4)
-	if _, err := io.ReadFull(f, magic); err != nil || string(magic) != "GGUF" {
+	magic := make([]byte, len(gguf.Magic))
+	if _, err := io.ReadFull(f, magic); err != nil || string(magic) != gguf.Magic {
 		return fault.Usage("%s: is there and no GGUF file, it would be replaced; choose another name", path)
 	}
 	return nil
-}
-
-// reason is an error of the system without the path, which the message has.
-func reason(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
 }

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -213,12 +212,13 @@ func newRunView(r *Run, color int) (*runView, error) {
 	}
 	v.Recipe = template.JS(b)
 	groups := map[string]int{}
+	stale := 0 // validations after the best one
 	for i, l := range r.Lines {
 		switch {
 		case l.ValLoss != nil:
 			v.Val = &r.Lines[i]
-			if v.Best == nil || *l.ValLoss < *v.Best.ValLoss {
-				v.Best = v.Val
+			if stale++; v.Best == nil || *l.ValLoss < *v.Best.ValLoss {
+				v.Best, stale = v.Val, 0
 			}
 		case l.Prompt != "":
 			g, ok := groups[l.Prompt]
@@ -236,7 +236,9 @@ func newRunView(r *Run, color int) (*runView, error) {
 			}
 		}
 	}
-	v.Done = v.Last.Step >= r.Info.Plan.Steps || r.stoppedEarly()
+	var stop struct{ EarlyStop int } // options are settings' to check
+	_ = json.Unmarshal(r.Info.Options, &stop)
+	v.Done = v.Last.Step >= r.Info.Plan.Steps || stop.EarlyStop > 0 && stale >= stop.EarlyStop
 	if v.Config, v.Options, err = settings(r.Info.Options); err != nil {
 		return nil, err
 	}
@@ -244,26 +246,6 @@ func newRunView(r *Run, color int) (*runView, error) {
 		v.Parts = append(v.Parts, partView{p, 100 * float64(p.Bytes) / float64(max(1, r.Info.Plan.Bytes)), i})
 	}
 	return v, nil
-}
-
-// stoppedEarly says whether the validations ended the run: as many as its options say
-// came after the best one.
-func (r *Run) stoppedEarly() bool {
-	var o struct{ EarlyStop int }
-	if json.Unmarshal(r.Info.Options, &o) != nil || o.EarlyStop <= 0 {
-		return false
-	}
-	stale, best := 0, math.Inf(1)
-	for _, l := range r.Lines {
-		switch {
-		case l.ValLoss == nil:
-		case *l.ValLoss < best:
-			stale, best = 0, *l.ValLoss
-		default:
-			stale++
-		}
-	}
-	return stale >= o.EarlyStop
 }
 
 // settings lists the options of a run, the model's config apart. Options that
