@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"promptgen/internal/arena"
 	"promptgen/internal/decode"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -83,13 +84,13 @@ func cacheType(d kernel.DType) kernel.DType {
 func Need(c model.Config, untied bool, d kernel.DType, n int) (weights []int, mapped, heap int64) {
 	pages := pagesOf(n) * 4 * cacheLayout(c, d).Words()
 	slabs := (pagesOf(n) + slabPages - 1) / slabPages
-	mapped = int64(pages + slabs*decode.HugePage)
+	mapped = int64(pages + slabs*arena.HugePage)
 	e, in, rows := int64(c.NEmbd), int64(c.Inner()), int64(min(n, passRows))
 	activations := rows * (4*e + 3*e + in) // x, y, norm, att; qkv; fc
 	operands := rows * (e + in + 64)
 	heap = 4 * (2*int64(c.VocabSize) + e)
 	if own := 4 * (activations + operands); rows > manyRows {
-		mapped += own + decode.HugePage
+		mapped += own + arena.HugePage
 	} else {
 		heap += own
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"promptgen/internal/atomicdir"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -188,11 +189,11 @@ func (t *trainer) explainFull(err error) error {
 		return err
 	}
 	need := t.stateBytes() + t.modelBytes()
-	line := fmt.Sprintf("the disk of %s is full: a training state takes %s and a model %s", t.o.Out, mebibytes(t.stateBytes()), mebibytes(t.modelBytes()))
+	line := fmt.Sprintf("the disk of %s is full: a training state takes %s and a model %s", t.o.Out, bytesize.Format(t.stateBytes()), bytesize.Format(t.modelBytes()))
 	if free, ok := atomicdir.FreeSpace(t.o.Out); ok {
-		line += fmt.Sprintf(", and %s are free", mebibytes(free))
+		line += fmt.Sprintf(", and %s are free", bytesize.Format(free))
 	}
-	line += fmt.Sprintf("; free %s and give the same command again", mebibytes(need))
+	line += fmt.Sprintf("; free %s and give the same command again", bytesize.Format(need))
 	if t.lastState != "" {
 		line += ", it goes on from " + t.lastState
 	} else {
@@ -205,11 +206,9 @@ func (t *trainer) explainFull(err error) error {
 func (t *trainer) warnSpace() {
 	need := t.stateBytes() + t.modelBytes()
 	if free, ok := atomicdir.FreeSpace(t.o.Out); ok && free < need {
-		t.obs.Notice(fmt.Sprintf("the disk of %s has %s free, and saving takes %s: free some before the first save", t.o.Out, mebibytes(free), mebibytes(need)))
+		t.obs.Notice(fmt.Sprintf("the disk of %s has %s free, and saving takes %s: free some before the first save", t.o.Out, bytesize.Format(free), bytesize.Format(need)))
 	}
 }
-
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // configHash names a config.
 func configHash(c model.Config) string {

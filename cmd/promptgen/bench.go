@@ -8,6 +8,7 @@ import (
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/internal/bench"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/train"
@@ -108,7 +109,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 		{Name: "step", Value: fmt.Sprintf("%.1f ms, %d tokens, median of %d", r.StepMS, r.Tokens, r.Steps)},
 		{Name: "GFLOP/s", Value: fmt.Sprintf("%.1f", r.GFlops)},
 		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% of %.1f GFLOP/s in %s", 100*r.MFU, r.LimitGFlops, r.DType)},
-		{Name: "peak memory", Value: ui.Bytes(r.PeakRSS) + " of " + ui.Bytes(r.Planned) + " planned"},
+		{Name: "peak memory", Value: bytesize.Format(r.PeakRSS) + " of " + bytesize.Format(r.Planned) + " planned"},
 	}, machineFacts(r.Machine, r.Threads, r.ISA)...)...)
 }
 

@@ -8,6 +8,7 @@ import (
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/generate"
 	"promptgen/internal/bench"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 )
@@ -58,11 +59,11 @@ func (a *app) benchInfer(c *cli.Context) error {
 	return a.console.Facts(append([]ui.Fact{
 		{Name: "prefill", Value: fmt.Sprintf("%.0f tokens/s (%d tokens)", r.Prefill, r.PrefillLen)},
 		{Name: "decode", Value: fmt.Sprintf("%.1f tokens/s", r.Decode)},
-		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% (%s of weights a token, %.1f GB/s)", 100*r.Share, ui.Bytes(int64(r.DecodeBytes)), r.LimitBytes/1e9)},
+		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% (%s of weights a token, %.1f GB/s)", 100*r.Share, bytesize.Format(int64(r.DecodeBytes)), r.LimitBytes/1e9)},
 		{Name: fmt.Sprintf("decode at %d tokens", r.LongLen), Value: fmt.Sprintf("%.1f tokens/s (%.0f %%)", r.DecodeLong, 100*r.LongShare)},
 		{Name: "5 samples together", Value: fmt.Sprintf("%.0f tokens/s", r.Batch5)},
 		{Name: "5 samples of 50 tokens", Value: fmt.Sprintf("%.0f ms (first token after %.0f ms)", r.Request, r.First)},
 		{Name: "packing the weights", Value: fmt.Sprintf("%.0f ms", r.LoadMS)},
-		{Name: "peak memory", Value: ui.Bytes(r.PeakRSS)},
+		{Name: "peak memory", Value: bytesize.Format(r.PeakRSS)},
 	}, machineFacts(r.Machine, r.Threads, r.ISA)...)...)
 }

@@ -15,6 +15,7 @@ import (
 	"promptgen/configs"
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/bench"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/host"
 	"promptgen/internal/kernel"
@@ -258,10 +259,10 @@ func (d *diagnosis) advise() {
 			largest = p.Name
 		} else if d.Memory.Bytes > 0 {
 			add("preset %s needs %s even with one sequence at a time, more than may be used; see promptgen plan --config %s --max-memory %s",
-				p.Name, ui.Bytes(p.TrainBytes), p.Name, strings.ReplaceAll(ui.Bytes(d.Memory.Bytes), " ", ""))
+				p.Name, bytesize.Format(p.TrainBytes), p.Name, strings.ReplaceAll(bytesize.Format(d.Memory.Bytes), " ", ""))
 		}
 		if p.Fits && d.Disk.Free > 0 && p.DiskBytes > d.Disk.Free {
-			add("%s has %s free; training %s writes some %s", d.Disk.Folder, ui.Bytes(d.Disk.Free), p.Name, ui.Bytes(p.DiskBytes))
+			add("%s has %s free; training %s writes some %s", d.Disk.Folder, bytesize.Format(d.Disk.Free), p.Name, bytesize.Format(p.DiskBytes))
 		}
 	}
 	if largest != "" {
@@ -272,7 +273,7 @@ func (d *diagnosis) advise() {
 func (a *app) printDiagnosis(d *diagnosis) error {
 	memory := "not known"
 	if d.Memory.Bytes > 0 {
-		memory = fmt.Sprintf("%s usable (%s)", ui.Bytes(d.Memory.Bytes), d.Memory.From)
+		memory = fmt.Sprintf("%s usable (%s)", bytesize.Format(d.Memory.Bytes), d.Memory.From)
 	}
 	err := a.console.Facts(
 		ui.Fact{Name: "processor", Value: d.CPU},
@@ -283,7 +284,7 @@ func (a *app) printDiagnosis(d *diagnosis) error {
 		ui.Fact{Name: "huge pages", Value: d.HugePages},
 		ui.Fact{Name: "products", Value: fmt.Sprintf("fp32 %.0f GFLOP/s, bf16 %.0f GFLOP/s (measured)", d.Limits.FP32, d.Limits.BF16)},
 		ui.Fact{Name: "memory speed", Value: fmt.Sprintf("%.1f GB/s read (measured)", d.Limits.Bytes/1e9)},
-		ui.Fact{Name: "disk", Value: fmt.Sprintf("%s: %s free, writes %.0f MB/s (measured)", d.Disk.Folder, ui.Bytes(d.Disk.Free), d.Disk.WriteSpeed/1e6)},
+		ui.Fact{Name: "disk", Value: fmt.Sprintf("%s: %s free, writes %.0f MB/s (measured)", d.Disk.Folder, bytesize.Format(d.Disk.Free), d.Disk.WriteSpeed/1e6)},
 	)
 	if err != nil {
 		return err
@@ -295,8 +296,8 @@ func (a *app) printDiagnosis(d *diagnosis) error {
 		if !p.Fits {
 			fits = "no"
 		}
-		rows[i] = []string{p.Name, fmt.Sprintf("%.1f M", float64(p.Parameters)/1e6), ui.Bytes(p.TrainBytes), fmt.Sprint(p.Batch), fits,
-			fmt.Sprintf("~%.0f", p.TokensPerSec), fmt.Sprintf("~%.0f", p.DecodeSpeed), ui.Bytes(p.DiskBytes)}
+		rows[i] = []string{p.Name, fmt.Sprintf("%.1f M", float64(p.Parameters)/1e6), bytesize.Format(p.TrainBytes), fmt.Sprint(p.Batch), fits,
+			fmt.Sprintf("~%.0f", p.TokensPerSec), fmt.Sprintf("~%.0f", p.DecodeSpeed), bytesize.Format(p.DiskBytes)}
 	}
 	err = a.console.Table([]string{"preset", "parameters", "training needs", "batch", "fits", "trains tokens/s", "writes tokens/s", "on disk"}, rows)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/data"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
@@ -76,7 +77,7 @@ func (a *app) inspectModel(c *cli.Context, path string) error {
 }
 
 func modelFacts(in *checkpoint.Info, tensors int) []ui.Fact {
-	facts := []ui.Fact{{Name: in.Path, Value: in.Kind}, {Name: "size", Value: ui.Bytes(in.Bytes)}}
+	facts := []ui.Fact{{Name: in.Path, Value: in.Kind}, {Name: "size", Value: bytesize.Format(in.Bytes)}}
 	add := func(name string, value any, there bool) {
 		if there {
 			facts = append(facts, ui.Fact{Name: name, Value: value})

@@ -12,6 +12,7 @@ import (
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/configs"
 	"promptgen/internal/atomicdir"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/internal/sysmem"
@@ -76,7 +77,7 @@ func maxMemory(faults *fault.List, c *cli.Context) (limit int64, usable sysmem.U
 	if !c.IsSet("max-memory") {
 		return usable.Bytes / 10 * 9, usable
 	}
-	limit, ok := sysmem.Parse(c.String("max-memory"))
+	limit, ok := bytesize.Parse(c.String("max-memory"))
 	if !ok {
 		faults.Addf("--max-memory must be a size like 2GiB or 512MiB, not %q", c.String("max-memory"))
 	}
@@ -259,18 +260,18 @@ func (a *app) showPlan(r *planReport) error {
 	fits := "no limit is known"
 	switch {
 	case r.Limit > 0 && r.Fits:
-		fits = "fits " + ui.Bytes(r.Limit)
+		fits = "fits " + bytesize.Format(r.Limit)
 	case r.Limit > 0:
-		fits = "does not fit " + ui.Bytes(r.Limit)
+		fits = "does not fit " + bytesize.Format(r.Limit)
 	}
 	facts := []ui.Fact{
-		{Name: "weights", Value: ui.Bytes(p.Weights)},
-		{Name: "gradients", Value: ui.Bytes(p.Gradients)},
-		{Name: "optimizer", Value: ui.Bytes(p.Optimizer)},
-		{Name: "activations", Value: ui.Bytes(p.Activations)},
-		{Name: "workspace", Value: ui.Bytes(p.Workspace)},
-		{Name: "runtime and mapped files", Value: ui.Bytes(p.Runtime)},
-		{Name: "planned peak", Value: ui.Bytes(r.Planned) + ", " + fits},
+		{Name: "weights", Value: bytesize.Format(p.Weights)},
+		{Name: "gradients", Value: bytesize.Format(p.Gradients)},
+		{Name: "optimizer", Value: bytesize.Format(p.Optimizer)},
+		{Name: "activations", Value: bytesize.Format(p.Activations)},
+		{Name: "workspace", Value: bytesize.Format(p.Workspace)},
+		{Name: "runtime and mapped files", Value: bytesize.Format(p.Runtime)},
+		{Name: "planned peak", Value: bytesize.Format(r.Planned) + ", " + fits},
 		{Name: "batch", Value: fmt.Sprintf("%d at a time of %d, %s", s.MicroBatch, s.EffectiveBatch, s.DType)},
 		{Name: "recompute", Value: recompute},
 	}
@@ -281,13 +282,13 @@ func (a *app) showPlan(r *planReport) error {
 		facts = append(facts, ui.Fact{Name: "moments in", Value: s.OptimizerState})
 	}
 	if r.Usable.Bytes > 0 {
-		facts = append(facts, ui.Fact{Name: "usable here", Value: fmt.Sprintf("%s (%s)", ui.Bytes(r.Usable.Bytes), r.Usable.From)})
+		facts = append(facts, ui.Fact{Name: "usable here", Value: fmt.Sprintf("%s (%s)", bytesize.Format(r.Usable.Bytes), r.Usable.From)})
 	}
 	for _, l := range r.Levers {
-		facts = append(facts, ui.Fact{Name: "  " + l.Name, Value: fmt.Sprintf("would save %s for %s", ui.Bytes(l.Saves), l.Costs)})
+		facts = append(facts, ui.Fact{Name: "  " + l.Name, Value: fmt.Sprintf("would save %s for %s", bytesize.Format(l.Saves), l.Costs)})
 	}
 	for _, n := range r.Nearest {
-		facts = append(facts, ui.Fact{Name: "  would fit", Value: fmt.Sprintf("%s, %s", n.Change, ui.Bytes(n.Bytes))})
+		facts = append(facts, ui.Fact{Name: "  would fit", Value: fmt.Sprintf("%s, %s", n.Change, bytesize.Format(n.Bytes))})
 	}
 	return a.console.Facts(facts...)
 }

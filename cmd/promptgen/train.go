@@ -11,6 +11,7 @@ import (
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/configs"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/model"
 	"promptgen/model/checkpoint"
@@ -223,7 +224,7 @@ func trainFacts(r *train.Result) []ui.Fact {
 	}
 	return append(facts,
 		ui.Fact{Name: "tokens/s", Value: fmt.Sprintf("%.0f", r.TokensPerSec)},
-		ui.Fact{Name: "peak memory", Value: fmt.Sprintf("%s of %s planned", ui.Bytes(r.PeakRSS), ui.Bytes(r.Planned))},
+		ui.Fact{Name: "peak memory", Value: fmt.Sprintf("%s of %s planned", bytesize.Format(r.PeakRSS), bytesize.Format(r.Planned))},
 		ui.Fact{Name: "model", Value: r.Model})
 }
 
@@ -238,7 +239,7 @@ func (t *trainObserver) Step(s train.StepInfo) {
 		t.bar = t.app.console.Bar("train", "steps", int64(s.Steps))
 	}
 	t.bar.Set(int64(s.Step), fmt.Sprintf("epoch %d/%d loss %.3f lr %.2e %.0f tokens/s %s",
-		s.Epoch, s.Epochs, s.Loss, s.LR, s.TokensPerSec, ui.Bytes(s.PeakRSS)))
+		s.Epoch, s.Epochs, s.Loss, s.LR, s.TokensPerSec, bytesize.Format(s.PeakRSS)))
 }
 
 func (t *trainObserver) Validation(v train.ValidationInfo) {

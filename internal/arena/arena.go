@@ -12,9 +12,9 @@ import (
 	"unsafe"
 )
 
-// hugePage is the size of the pages that are asked for; an arena is a whole
+// HugePage is the size of the pages that are asked for; an arena is a whole
 // number of them.
-const hugePage = 2 << 20
+const HugePage = 2 << 20
 
 // Arena is a piece of zeroed memory that parts are cut from.
 type Arena struct {
@@ -24,7 +24,7 @@ type Arena struct {
 }
 
 // Size is what an arena for n bytes takes.
-func Size(n int64) int64 { return (n + hugePage - 1) / hugePage * hugePage }
+func Size(n int64) int64 { return (n + HugePage - 1) / HugePage * HugePage }
 
 // New reserves an arena for n bytes. Its pages count as used once they are
 // touched.

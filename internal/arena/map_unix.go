@@ -7,7 +7,7 @@ import "golang.org/x/sys/unix"
 // reserve maps memory. It must not be Go's heap, which a training holds to a
 // limit that does not count it.
 func reserve(size int) ([]byte, func() error, error) {
-	mem, err := unix.Mmap(-1, 0, max(size, hugePage), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	mem, err := unix.Mmap(-1, 0, max(size, HugePage), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, nil, err
 	}

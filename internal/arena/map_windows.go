@@ -9,7 +9,7 @@ import (
 // reserve asks the system for pages. They must not be of Go's heap, which a
 // training holds to a limit that does not count them.
 func reserve(size int) ([]byte, func() error, error) {
-	at, err := windows.VirtualAlloc(0, uintptr(max(size, hugePage)), windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE)
+	at, err := windows.VirtualAlloc(0, uintptr(max(size, HugePage)), windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE)
 	if err != nil {
 		return nil, nil, err
 	}

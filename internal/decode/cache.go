@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"unsafe"
 
+	"promptgen/internal/half"
 	"promptgen/internal/kernel"
 )
 
@@ -115,20 +116,18 @@ func (c Cache) storeValue(values []uint32, i int, v []float32) {
 		case c.DType == kernel.FP32:
 			*w = math.Float32bits(x)
 		case i%2 == 0:
-			*w = bf16(x) // the other half becomes zero, which nothing must be added from
+			*w = uint32(half.ToBF16(x)) // the other half becomes zero, which nothing must be added from
 		default:
-			*w = *w&0xffff | bf16(x)<<16
+			*w = *w&0xffff | uint32(half.ToBF16(x))<<16
 		}
 	}
 }
-
-func bf16(x float32) uint32 { return math.Float32bits(kernel.RoundBF16(x)) >> 16 }
 
 // storeKeyQ8 writes the key of token i, given as an operand's blocks.
 func (c Cache) storeKeyQ8(keys []uint32, i int, k []byte) {
 	const scaleWords = scaleBytes / 4
 	for ; len(k) > 0; k, keys = k[blockBytes:], keys[q8Bytes/4:] {
-		scale := toHalf(math.Float32frombits(le.Uint32(k[blockScale:])))
+		scale := half.ToFP16(math.Float32frombits(le.Uint32(k[blockScale:])))
 		le.PutUint16(bytesOf(keys)[2*i:], scale)
 		for g := range BlockLen / 4 {
 			keys[scaleWords+g*panelCols+i] = le.Uint32(k[4*g:]) ^ 0x80808080
@@ -141,7 +140,7 @@ func storeKeyQ4Go(blocks int, px *float32, to *uint32, i int) {
 	x, panel := unsafe.Slice(px, blocks*BlockLen), bytesOf(unsafe.Slice(to, blocks*q4Bytes/4))
 	for ; len(x) > 0; x, panel = x[BlockLen:], panel[q4Bytes:] {
 		step, inv := q4Step(x[:BlockLen])
-		le.PutUint16(panel[2*i:], toHalf(step))
+		le.PutUint16(panel[2*i:], half.ToFP16(step))
 		for k := range BlockLen / 2 {
 			panel[scaleBytes+(k/4*panelCols+i)*4+k%4] = byte(nibble(x[k], inv) | nibble(x[k+BlockLen/2], inv)<<4)
 		}
@@ -153,7 +152,7 @@ func storeKeyQ4Go(blocks int, px *float32, to *uint32, i int) {
 func storeQ4Go(panels int, x *float32, to *uint32, shift int, scale *uint16) {
 	v := unsafe.Slice(x, panels*panelCols)
 	step, inv := q4Step(v)
-	*scale = toHalf(step)
+	*scale = half.ToFP16(step)
 	words := unsafe.Slice(to, (panels-1)*bareBytes/4+panelCols)
 	for i, x := range v {
 		w := &words[i/panelCols*bareBytes/4+i%panelCols]

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"promptgen/internal/half"
 	"promptgen/internal/kernel"
 )
 
@@ -59,7 +60,7 @@ func TestStoreQ4(t *testing.T) {
 			var scale [2]uint16
 			storeQ4Go(panels, &v[0], &want[0], shift, &scale[0])
 			k.storeQ4(panels, &v[0], &got[0], shift, &scale[1])
-			if a, b := half(scale[0]), half(scale[1]); a != b && (a == a || b == b) {
+			if a, b := half.FromFP16(scale[0]), half.FromFP16(scale[1]); a != b && (a == a || b == b) {
 				t.Fatalf("%s, round %d: scale %g, want %g", isa, round, b, a)
 			}
 			if !slices.Equal(got, want) {
@@ -85,7 +86,7 @@ func TestStoreKeyQ4(t *testing.T) {
 			for b := range blocks { // a NaN's bits do not matter
 				at := b * q4Bytes
 				a, b := bytesOf(want)[at+2*column:], bytesOf(got)[at+2*column:]
-				if x, y := half(le.Uint16(a)), half(le.Uint16(b)); x != x && y != y {
+				if x, y := half.FromFP16(le.Uint16(a)), half.FromFP16(le.Uint16(b)); x != x && y != y {
 					copy(b[:2], a)
 				}
 			}
@@ -111,7 +112,7 @@ func TestQuantize(t *testing.T) {
 			for i := range pages {
 				pages[i] = make([]uint32, 3+panelCols/2)
 				for j := range pages[i] {
-					pages[i][j] = uint32(toHalf(r.Float32()))<<16 | uint32(toHalf(-r.Float32()))
+					pages[i][j] = uint32(half.ToFP16(r.Float32()))<<16 | uint32(half.ToFP16(-r.Float32()))
 				}
 			}
 			same := func(kind string, f func(to *byte), reference func(to *byte)) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"promptgen/internal/decode"
+	"promptgen/internal/half"
 	"promptgen/internal/kernel"
 	"promptgen/model/checkpoint/blob"
 )
@@ -126,7 +127,7 @@ func rounded(d kernel.DType, x []float32) []float64 {
 		case kernel.FP32:
 			y[i] = float64(v)
 		case kernel.BF16:
-			y[i] = float64(kernel.RoundBF16(v))
+			y[i] = float64(half.RoundBF16(v))
 		default:
 			var top float32
 			for _, o := range x[i/32*32:][:32] {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"sync"
 
+	"promptgen/internal/half"
 	"promptgen/internal/kernel"
 )
 
@@ -131,11 +132,11 @@ func (u *Unit) packPart(s *scratch, m *Matrix, part Part, lo, hi int) error {
 func (m *Matrix) holds(largest float32) bool {
 	switch m.DType {
 	case kernel.BF16:
-		largest = kernel.RoundBF16(largest)
+		largest = half.RoundBF16(largest)
 	case kernel.Q8_0:
-		largest = half(toHalf(largest / 127))
+		largest = half.FromFP16(half.ToFP16(largest / 127))
 	case kernel.Q4_0:
-		largest = half(toHalf(largest / q4Zero))
+		largest = half.FromFP16(half.ToFP16(largest / q4Zero))
 	}
 	return largest-largest == 0
 }
@@ -248,13 +249,13 @@ func (m *Matrix) Column(dst []float32, j int) {
 		for k := range dst {
 			b := panel[k/BlockLen*q8Bytes:]
 			q := int(b[scaleBytes+(k%BlockLen/4*panelCols+c)*4+k%4]) - q8Zero
-			dst[k] = half(le.Uint16(b[2*c:])) * float32(q)
+			dst[k] = half.FromFP16(le.Uint16(b[2*c:])) * float32(q)
 		}
 	case kernel.Q4_0:
 		for k := range dst {
 			b, i := panel[k/BlockLen*q4Bytes:], k%BlockLen
 			q := b[scaleBytes+(i%16/4*panelCols+c)*4+i%4] >> (i / 16 * 4) & 15
-			dst[k] = half(le.Uint16(b[2*c:])) * float32(int(q)-q4Zero)
+			dst[k] = half.FromFP16(le.Uint16(b[2*c:])) * float32(int(q)-q4Zero)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package decode
 import (
 	"slices"
 	"unsafe"
+
+	"promptgen/internal/arena"
 )
 
 // Memory is one mapping that packed matrices and vectors lie in side by side:
@@ -15,10 +17,6 @@ type Memory struct {
 	last  int    // the piece that was taken from last
 	taken []byte // and what was left of it before
 }
-
-// HugePage is the size of the system's large pages: a mapping may take as much
-// more than it was asked for.
-const HugePage = 2 << 20
 
 // NewMemory has room for what will be taken in these sizes, one after another.
 // What fits into the pieces that are lent to it, which begin with cache lines,
@@ -89,4 +87,18 @@ func (m *Memory) Floats(n int) []float32 {
 func (m *Memory) Free() {
 	m.free()
 	*m = Memory{free: func() {}}
+}
+
+// allocate returns n zeroed bytes outside the collector's heap, on huge pages
+// where the system has them: walking through weights then costs few page-table
+// look-ups. Where it gives no such memory, the heap's does.
+func allocate(n int) (b []byte, free func()) {
+	if n == 0 {
+		return nil, func() {}
+	}
+	a, err := arena.New(int64(n))
+	if err != nil {
+		return aligned(n), func() {}
+	}
+	return a.Bytes(n), func() { _ = a.Close() }
 }

@@ -3,6 +3,8 @@ package decode
 import (
 	"math"
 	"unsafe"
+
+	"promptgen/internal/half"
 )
 
 // Packing in Go. The rounding of the quantized dtypes is that of ggml's
@@ -37,7 +39,7 @@ func packF32Go(steps int, x *float32, ld int, to *byte) uint32 {
 func packBF16Go(steps int, x *float32, ld int, to *byte) uint32 {
 	return panelRows(steps, 2, x, ld, to, 4*panelCols, func(to []byte, row func(int) []float32) {
 		for j, v := range row(0) {
-			le.PutUint32(to[4*j:], bf16(v)|bf16(row(1)[j])<<16)
+			le.PutUint32(to[4*j:], uint32(half.ToBF16(v))|uint32(half.ToBF16(row(1)[j]))<<16)
 		}
 	})
 }
@@ -79,7 +81,7 @@ func packQ4Go(steps int, x *float32, ld int, to *byte) uint32 {
 // putScale stores the scale of column j of a block and returns its inverse, 0
 // for 0.
 func putScale(to []byte, j int, scale float32) (inv float32) {
-	le.PutUint16(to[2*j:], toHalf(scale))
+	le.PutUint16(to[2*j:], half.ToFP16(scale))
 	if scale == 0 {
 		return 0
 	}

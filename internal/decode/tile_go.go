@@ -5,7 +5,7 @@ import (
 	"math"
 	"unsafe"
 
-	"promptgen/internal/kernel"
+	"promptgen/internal/half"
 )
 
 // The micro-kernels in Go, one row each.
@@ -80,40 +80,11 @@ func quantTile(k int, a, b *byte, bStep int, c, from *float32, scales bool, weig
 			}
 			factor := scale
 			if scales {
-				factor *= half(le.Uint16(y[2*j:]))
+				factor *= half.FromFP16(le.Uint16(y[2*j:]))
 			}
 			sums[j] += float32(dot) * factor
 		}
 	}
-}
-
-// half widens an fp16.
-func half(h uint16) float32 {
-	sign, exp, frac := uint32(h&0x8000)<<16, uint32(h>>10&31), uint32(h&0x3ff)
-	switch exp {
-	case 0:
-		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
-	case 31:
-		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
-}
-
-// toHalf rounds to fp16, ties to even; what is too large becomes infinity, NaN
-// stays NaN.
-func toHalf(f float32) uint16 {
-	u := math.Float32bits(f)
-	sign := uint16(u >> 16 & 0x8000)
-	u &= 0x7fffffff
-	switch {
-	case u > 0x7f800000:
-		return sign | 0x7e00
-	case u >= 0x477ff000: // from the middle between the largest and the next on
-		return sign | 0x7c00
-	case u < 0x38800000: // a multiple of 2^-24
-		return sign | uint16(math.RoundToEven(float64(math.Float32frombits(u))*(1<<24)))
-	}
-	return sign | uint16((u-0x38000000+0xfff+u>>13&1)>>13)
 }
 
 // quantizeGo makes blocks of an operand: 32 values as multiples of their largest
@@ -147,7 +118,7 @@ func quantizeScaledGo(blocks int, px *float32, to *byte, zero int, pages *[]uint
 	for i, page := range unsafe.Slice(pages, blocks) {
 		var scaled [BlockLen]float32
 		for j, s := range halvesOf(page[at/4:])[:BlockLen] {
-			scaled[j] = x[i*BlockLen+j] * half(s)
+			scaled[j] = x[i*BlockLen+j] * half.FromFP16(s)
 		}
 		quantizeGo(1, &scaled[0], (*byte)(unsafe.Add(unsafe.Pointer(to), i*blockBytes)), zero)
 	}
@@ -157,6 +128,6 @@ func quantizeScaledGo(blocks int, px *float32, to *byte, zero int, pages *[]uint
 func roundGo(n int, px *float32, pto *byte) {
 	x, to := unsafe.Slice(px, n), unsafe.Slice(pto, 2*n)
 	for i, v := range x {
-		le.PutUint16(to[2*i:], uint16(math.Float32bits(kernel.RoundBF16(v))>>16))
+		le.PutUint16(to[2*i:], uint16(math.Float32bits(half.RoundBF16(v))>>16))
 	}
 }

@@ -1,6 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
+
+	"promptgen/internal/half"
+)
 
 // AdamW with moments in bfloat16: half their memory, for other numbers.
 //
@@ -43,8 +47,8 @@ func adam16Go(s *adamStep, w, g []float32, m, v []uint16, d draw, j int) {
 	g, m, v = g[:len(w)], m[:len(w)], v[:len(w)]
 	for i := range w {
 		gr := g[i] * s.gradScale
-		mean := float32(s.b1*fromBF16(m[i])) + float32(s.c1*gr)
-		square := float32(s.b2*fromBF16(v[i])) + float32(s.c2*float32(gr*gr))
+		mean := float32(s.b1*half.FromBF16(m[i])) + float32(s.c1*gr)
+		square := float32(s.b2*half.FromBF16(v[i])) + float32(s.c2*float32(gr*gr))
 		random := d.bits(j + i)
 		m[i] = cutBF16(mean, random&0xffff)
 		v[i] = cutBF16(square, random>>16)

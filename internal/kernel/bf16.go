@@ -1,19 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
 
-// bf16Bits rounds x to the nearest bfloat16 (ties to even) and returns its 16
-// bits. NaN stays NaN.
-func bf16Bits(x float32) uint32 {
-	u := math.Float32bits(x)
-	if x != x {
-		return u>>16 | 0x40 // quiet: rounding could carry its mantissa away
-	}
-	return (u + 0x7fff + u>>16&1) >> 16
-}
-
-// RoundBF16 is x rounded to bfloat16.
-func RoundBF16(x float32) float32 { return math.Float32frombits(bf16Bits(x) << 16) }
+	"promptgen/internal/half"
+)
 
 // PackBF16 rounds src to bfloat16, as products with BF16 round their operands.
 func (c *CPU) PackBF16(dst []uint16, src []float32) {
@@ -21,7 +12,7 @@ func (c *CPU) PackBF16(dst []uint16, src []float32) {
 	c.Parallel(len(src), func(lo, hi int) {
 		d, s := dst[lo:hi], src[lo:hi]
 		for i, v := range s[:len(d)] {
-			d[i] = uint16(bf16Bits(v))
+			d[i] = half.ToBF16(v)
 		}
 	})
 }
@@ -32,13 +23,10 @@ func (c *CPU) UnpackBF16(dst []float32, src []uint16) {
 	c.Parallel(len(src), func(lo, hi int) {
 		d, s := dst[lo:hi], src[lo:hi]
 		for i, v := range s[:len(d)] {
-			d[i] = fromBF16(v)
+			d[i] = half.FromBF16(v)
 		}
 	})
 }
-
-// fromBF16 widens a bfloat16.
-func fromBF16(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
 
 // cutBF16 rounds to a bfloat16, away from zero where the cut bits and random,
 // which is below 1<<16, carry. Infinity stays, and so does the NaN that

@@ -3,6 +3,8 @@ package kernel
 import (
 	"math"
 	"slices"
+
+	"promptgen/internal/half"
 )
 
 // Head is the language-model head with its loss: logits = H·Wᵀ, and for each
@@ -271,7 +273,7 @@ func (j *headJob) finish(i int, h []float32, target int) {
 	j.cpu.isa.scale(j.scaled[i*j.Width:][:j.Width], h, j.factor[i])
 	at := float32(math.Exp(logit-shift) - (1-smooth)*sum)
 	if j.soft.panels {
-		asBF16(j.soft.out)[bf16At(j.soft.ld, i, target)] = uint16(bf16Bits(at))
+		asBF16(j.soft.out)[bf16At(j.soft.ld, i, target)] = half.ToBF16(at)
 		return
 	}
 	row := j.soft.out[i*j.soft.ld:][:j.soft.ld]

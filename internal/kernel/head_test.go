@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"promptgen/internal/half"
 	"promptgen/internal/kernel"
 	"promptgen/internal/kernel/ref"
 )
@@ -44,7 +45,7 @@ func TestHead(t *testing.T) {
 func TestHeadBF16(t *testing.T) {
 	rounded := func(x []float32) []float32 {
 		for i, v := range x {
-			x[i] = kernel.RoundBF16(v)
+			x[i] = half.RoundBF16(v)
 		}
 		return x
 	}
@@ -132,10 +133,10 @@ func TestHeadLargeLosses(t *testing.T) {
 		for _, bf16 := range []bool{false, true} {
 			h := newHead(12, 32, 300, 6, bf16)
 			for i := range h.H {
-				h.H[i] = kernel.RoundBF16(h.H[i])
+				h.H[i] = half.RoundBF16(h.H[i])
 			}
 			for i := range h.W {
-				h.W[i] = kernel.RoundBF16(h.W[i])
+				h.W[i] = half.RoundBF16(h.W[i])
 			}
 			for r, far := range []float32{20, 60, 100, 300, 3000} { // logits of a token that is no target
 				h.Targets[2*r] = int32(r)
@@ -146,7 +147,7 @@ func TestHeadLargeLosses(t *testing.T) {
 				}
 				for k := range h.Width {
 					w := &h.W[(100+r)*h.Width+k]
-					*w = kernel.RoundBF16(*w * far / squares)
+					*w = half.RoundBF16(*w * far / squares)
 				}
 			}
 			losses, wdh, wdw := ref.HeadLoss(f64(h.H), f64(h.W), h.Targets, h.Width, h.Vocab, 0.5, 0)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"testing"
 
+	"promptgen/internal/half"
 	"promptgen/internal/kernel"
 	"promptgen/internal/kernel/ref"
 )
@@ -244,8 +245,8 @@ func TestTurn(t *testing.T) {
 						t.Fatalf("%d columns: value %d of row %d is %g, want %g", k, j, i, floats[j*n+i], v)
 					}
 					word := math.Float32bits(pairs[j/2*n+i])
-					if got := math.Float32frombits(word >> (16 * (j % 2)) << 16); got != kernel.RoundBF16(v) {
-						t.Fatalf("%d columns: half %d of row %d is %g, want %g", k, j, i, got, kernel.RoundBF16(v))
+					if got := math.Float32frombits(word >> (16 * (j % 2)) << 16); got != half.RoundBF16(v) {
+						t.Fatalf("%d columns: half %d of row %d is %g, want %g", k, j, i, got, half.RoundBF16(v))
 					}
 				}
 			}

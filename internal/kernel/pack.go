@@ -1,6 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
+
+	"promptgen/internal/half"
+)
 
 // operand is op(X) as packing sees it: element (r, k), where r runs over the
 // rows of A or the columns of B and k over the sum.
@@ -117,7 +121,7 @@ func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, 
 			row, column = column, row
 		}
 		if o.panels {
-			return fromBF16(asBF16(o.x)[bf16At(o.ld, row, column)])
+			return half.FromBF16(asBF16(o.x)[bf16At(o.ld, row, column)])
 		}
 		return o.x[row*o.ld+column]
 	}
@@ -125,9 +129,9 @@ func packRest(dst []float32, width int, o operand, r, rows, k, kc int, t *tile, 
 	case t.pairs:
 		for s := done / 2; s < slots; s++ {
 			for i := range rows {
-				v := bf16Bits(at(i, 2*s))
+				v := uint32(half.ToBF16(at(i, 2*s)))
 				if 2*s+1 < kc {
-					v |= bf16Bits(at(i, 2*s+1)) << 16
+					v |= uint32(half.ToBF16(at(i, 2*s+1))) << 16
 				}
 				dst[s*width+i] = math.Float32frombits(v)
 			}

@@ -1,6 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
+
+	"promptgen/internal/half"
+)
 
 // vectors are the loops over rows that an instruction set speeds up. Slices of
 // one call have the same length.
@@ -212,6 +216,6 @@ func squaresGo(x []float32) float64 {
 
 func roundGo(x []float32) {
 	for i, v := range x {
-		x[i] = RoundBF16(v)
+		x[i] = half.RoundBF16(v)
 	}
 }

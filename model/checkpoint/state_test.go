@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"promptgen/internal/fault"
+	"promptgen/internal/half"
 	"promptgen/model"
-	"promptgen/model/checkpoint/blob"
 )
 
 // smallState is a state with its first moment in float32 and the second in
@@ -25,7 +25,7 @@ func smallState(t testing.TB, step int64) *State {
 	for i, t := range p.Tensors {
 		copy(first.Tensors[i].F32, t.Data)
 		for j, v := range t.Data {
-			second.Tensors[i].BF16[j] = blob.ToBF16(v) + 1
+			second.Tensors[i].BF16[j] = half.ToBF16(v) + 1
 		}
 	}
 	return &State{
@@ -65,7 +65,7 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 	for i, moment := range m.Tensors {
 		for j, h := range want.V.Tensors[i].BF16 {
-			if moment.F32[j] != blob.FromBF16(h) || v.Tensors[i].BF16[j] != blob.ToBF16(want.M.Tensors[i].F32[j]) {
+			if moment.F32[j] != half.FromBF16(h) || v.Tensors[i].BF16[j] != half.ToBF16(want.M.Tensors[i].F32[j]) {
 				t.Fatalf("%s, element %d is converted wrongly", moment.Name, j)
 			}
 		}

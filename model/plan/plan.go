@@ -130,11 +130,7 @@ func Of(c model.Config, s Settings) (Parts, error) {
 // guests is what does not fit into a graph's spare memory of the others' pieces:
 // a mapping of its own.
 func guests(s Settings, table []model.Buffer) int64 {
-	n := decode.Beside(s.Guests, model.SpareBytes(table)...)
-	if n == 0 {
-		return 0
-	}
-	return int64(n + decode.HugePage)
+	return arena.Size(int64(decode.Beside(s.Guests, model.SpareBytes(table)...)))
 }
 
 // ids is the micro-batch as it is read.

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"promptgen/internal/bytesize"
 	"promptgen/internal/kernel"
 )
 
@@ -45,16 +46,6 @@ func humanCount(v any) string {
 	return b.String()
 }
 
-func humanBytes(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-}
-
 func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
 
 func humanSeconds(s float64) string {
@@ -85,7 +76,7 @@ func asFlag(f fact) fact {
 		f.Value = kernel.BF16.String()
 	case "MaxMemory":
 		if n, err := strconv.ParseInt(f.Value, 10, 64); err == nil {
-			f.Value = humanBytes(n)
+			f.Value = bytesize.Format(n)
 		}
 	case "Dist.Timeout", "SaveInterval":
 		if n, err := strconv.ParseInt(f.Value, 10, 64); err == nil {

@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"promptgen/internal/atomicdir"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/train/runlog"
 )
@@ -65,7 +66,7 @@ func WriteFile(path string, runs ...*Run) error {
 var page string
 
 var tmpl = template.Must(template.New("report").Funcs(template.FuncMap{
-	"bytes": humanBytes, "count": humanCount, "num": number, "percent": percent, "seconds": humanSeconds,
+	"bytes": bytesize.Format, "count": humanCount, "num": number, "percent": percent, "seconds": humanSeconds,
 	"inc": func(i int) int { return i + 1 },
 }).Parse(page))
 

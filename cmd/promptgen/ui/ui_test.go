@@ -125,12 +125,3 @@ func TestPlainPrompt(t *testing.T) {
 		t.Errorf("%q, %q", err.String(), out.String())
 	}
 }
-
-// Sizes as people read them.
-func TestBytes(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 5 << 20: "5.0 MiB", 3 << 29: "1.50 GiB"} {
-		if got := Bytes(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-}

@@ -11,53 +11,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Every half and every bfloat16 widens and rounds back to itself.
-func TestHalvesAreExact(t *testing.T) {
-	for h := range 1 << 16 {
-		f := fromF16(uint16(h))
-		if math.IsNaN(float64(f)) {
-			if g := fromF16(toF16(f)); !math.IsNaN(float64(g)) {
-				t.Fatalf("half %04x: NaN became %v", h, g)
-			}
-		} else if g := toF16(f); g != uint16(h) {
-			t.Fatalf("half %04x is %v and went back to %04x", h, f, g)
-		}
-		f = FromBF16(uint16(h))
-		if math.IsNaN(float64(f)) {
-			if g := FromBF16(ToBF16(f)); !math.IsNaN(float64(g)) {
-				t.Fatalf("bfloat16 %04x: NaN became %v", h, g)
-			}
-		} else if g := ToBF16(f); g != uint16(h) {
-			t.Fatalf("bfloat16 %04x is %v and went back to %04x", h, f, g)
-		}
-	}
-}
-
-// What lies between two halves goes to the nearer one, and to the even one from
-// the middle.
-func TestHalvesRoundToNearestEven(t *testing.T) {
-	for _, k := range []struct {
-		from func(uint16) float32
-		to   func(float32) uint16
-		last uint16 // the largest finite one
-	}{{fromF16, toF16, 0x7bff}, {FromBF16, ToBF16, 0x7f7f}} {
-		for h := range k.last {
-			lo, hi := float64(k.from(h)), float64(k.from(h+1))
-			mid := float32((lo + hi) / 2)
-			even := h + h&1
-			if got := k.to(mid); float64(mid) == (lo+hi)/2 && got != even {
-				t.Fatalf("%v, between %04x and %04x, became %04x", mid, h, h+1, got)
-			}
-			if got := k.to(math.Nextafter32(mid, float32(lo))); got != h && float64(mid) > lo {
-				t.Fatalf("below the middle of %04x and %04x became %04x", h, h+1, got)
-			}
-			if got := k.to(math.Nextafter32(mid, float32(hi))); got != h+1 && float64(mid) < hi {
-				t.Fatalf("above the middle of %04x and %04x became %04x", h, h+1, got)
-			}
-		}
-	}
-}
-
 // A quantized block is off by no more than its format allows: half a step and the
 // rounding of its fp16 scale, and for q4_0 a whole step at the end without a -8.
 func TestQuantizedBlocksAreClose(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"unsafe"
+
+	"promptgen/internal/half"
 )
 
 // littleEndian tells whether this machine stores numbers as the files do.
@@ -65,15 +67,15 @@ func Decode(dst []float32, d DType, b []byte) {
 		}
 	case F16:
 		for i := range dst {
-			dst[i] = fromF16(le.Uint16(b[2*i:]))
+			dst[i] = half.FromFP16(le.Uint16(b[2*i:]))
 		}
 	case BF16:
 		for i := range dst {
-			dst[i] = FromBF16(le.Uint16(b[2*i:]))
+			dst[i] = half.FromBF16(le.Uint16(b[2*i:]))
 		}
 	case Q8_0:
 		for len(dst) > 0 {
-			scale := fromF16(le.Uint16(b))
+			scale := half.FromFP16(le.Uint16(b))
 			for i := range qBlock {
 				dst[i] = scale * float32(int8(b[2+i]))
 			}
@@ -81,7 +83,7 @@ func Decode(dst []float32, d DType, b []byte) {
 		}
 	case Q4_0:
 		for len(dst) > 0 {
-			scale := fromF16(le.Uint16(b))
+			scale := half.FromFP16(le.Uint16(b))
 			for i := range qBlock / 2 {
 				dst[i] = scale * float32(int(b[2+i]&15)-8)
 				dst[i+qBlock/2] = scale * float32(int(b[2+i]>>4)-8)
@@ -98,9 +100,9 @@ func decodeBF16(dst []uint16, d DType, b []byte) {
 		case BF16:
 			dst[i] = binary.LittleEndian.Uint16(b[2*i:])
 		case F16:
-			dst[i] = ToBF16(fromF16(binary.LittleEndian.Uint16(b[2*i:])))
+			dst[i] = half.ToBF16(half.FromFP16(binary.LittleEndian.Uint16(b[2*i:])))
 		case F32:
-			dst[i] = ToBF16(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
+			dst[i] = half.ToBF16(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
 		}
 	}
 }
@@ -116,11 +118,11 @@ func Encode(b []byte, d DType, src []float32) []byte {
 		}
 	case F16:
 		for _, v := range src {
-			b = le.AppendUint16(b, toF16(v))
+			b = le.AppendUint16(b, half.ToFP16(v))
 		}
 	case BF16:
 		for _, v := range src {
-			b = le.AppendUint16(b, ToBF16(v))
+			b = le.AppendUint16(b, half.ToBF16(v))
 		}
 	case Q8_0:
 		for ; len(src) > 0; src = src[qBlock:] {
@@ -142,7 +144,7 @@ func appendQ8(b []byte, x []float32) []byte {
 		amax = max(amax, float32(math.Abs(float64(v))))
 	}
 	scale := amax / 127
-	b = binary.LittleEndian.AppendUint16(b, toF16(scale))
+	b = binary.LittleEndian.AppendUint16(b, half.ToFP16(scale))
 	inv := float32(0)
 	if scale > 0 {
 		inv = 1 / scale
@@ -164,7 +166,7 @@ func appendQ4(b []byte, x []float32) []byte {
 		}
 	}
 	scale := far / -8
-	b = binary.LittleEndian.AppendUint16(b, toF16(scale))
+	b = binary.LittleEndian.AppendUint16(b, half.ToFP16(scale))
 	inv := float32(0)
 	if scale != 0 {
 		inv = 1 / scale
@@ -174,52 +176,6 @@ func appendQ4(b []byte, x []float32) []byte {
 		b = append(b, nibble(x[i])|nibble(x[i+qBlock/2])<<4)
 	}
 	return b
-}
-
-// FromBF16 widens a bfloat16.
-func FromBF16(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
-
-// ToBF16 rounds to the nearest bfloat16, ties to even; NaN stays NaN.
-func ToBF16(f float32) uint16 {
-	u := math.Float32bits(f)
-	if u&0x7fffffff > 0x7f800000 {
-		return uint16(u>>16) | 0x40
-	}
-	return uint16((u + 0x7fff + u>>16&1) >> 16)
-}
-
-// fromF16 widens an IEEE half.
-func fromF16(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	exp, frac := uint32(h>>10&31), uint32(h&0x3ff)
-	switch {
-	case exp == 31: // infinity, NaN
-		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
-	case exp == 0: // zero, subnormal: frac * 2^-24
-		f := float32(frac) * (1.0 / (1 << 24))
-		return math.Float32frombits(sign | math.Float32bits(f))
-	}
-	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
-}
-
-// toF16 rounds to the nearest IEEE half, ties to even; what is too large
-// becomes infinity, NaN stays NaN.
-func toF16(f float32) uint16 {
-	u := math.Float32bits(f)
-	sign := uint16(u >> 16 & 0x8000)
-	u &= 0x7fffffff
-	switch {
-	case u > 0x7f800000: // NaN
-		return sign | 0x7e00 | uint16(u>>13&0x3ff)
-	case u >= 0x47800000: // 65536 and above
-		return sign | 0x7c00
-	case u < 0x38800000: // below 2^-14: a multiple of 2^-24
-		// Adding 0.5 pushes the bits that do not fit out at the bottom,
-		// rounded by the machine; 0.5's own bits are then taken off.
-		r := math.Float32frombits(u) + 0.5
-		return sign | uint16(math.Float32bits(r)-math.Float32bits(0.5))
-	}
-	return sign | uint16((u-0x38000000+0xfff+u>>13&1)>>13)
 }
 
 // WriteFloats writes floats as a weight type, a piece at a time: there is never
