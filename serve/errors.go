@@ -29,6 +29,9 @@ func badField(field, format string, args ...any) *httpError {
 // statusOf turns any error into an answer, and remembers it for the log. What is
 // not the client's fault is not told to it.
 func statusOf(r *http.Request, err error) *httpError {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(r.Context()), errCutOff) {
+		err = errCutOff
+	}
 	h := forClient(err)
 	if h == nil {
 		note(r).err = err.Error()
@@ -44,7 +47,7 @@ func forClient(err error) *httpError {
 	switch {
 	case errors.As(err, &h):
 		return h
-	case errors.Is(err, generate.ErrQueueFull), errors.Is(err, errNotReady), errors.Is(err, errDraining), errors.Is(err, generate.ErrClosed):
+	case errors.Is(err, generate.ErrQueueFull), errors.Is(err, errNotReady), errors.Is(err, errDraining), errors.Is(err, errCutOff), errors.Is(err, generate.ErrClosed):
 		return &httpError{status: http.StatusServiceUnavailable, message: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &httpError{status: http.StatusServiceUnavailable, message: "the request took longer than the server allows"}

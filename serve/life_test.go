@@ -152,8 +152,8 @@ func TestSlowClients(t *testing.T) {
 	}
 }
 
-// At the end, what runs may finish, new requests find no listener, and what
-// takes too long is cut.
+// At the end, what runs may finish, new requests are refused, and what takes too
+// long is cut off and told so, in a stream and without.
 func TestDrain(t *testing.T) {
 	for _, c := range []struct {
 		length string
@@ -188,6 +188,16 @@ func TestDrain(t *testing.T) {
 		if _, err := in.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
+		cut := make(chan reply, 1)
+		if !c.whole {
+			go func() {
+				defer close(cut)
+				cut <- ask(t, "POST", "http://"+l.Addr().String()+"/v1/completions", `{"prompt":"高","max_tokens":100000000,"min_tokens":100000000}`)
+			}()
+			eventually(t, "both requests", func() bool { // and that for the metrics
+				return strings.Contains(ask(t, "GET", "http://"+l.Addr().String()+"/metrics", "").body, "promptgen_requests_in_flight 3\n")
+			})
+		}
 		stop()
 		if !c.whole { // and it stays reachable, to say why it takes no more
 			for path, method := range map[string]string{"/ready": "GET", "/generate": "POST"} {
@@ -201,6 +211,11 @@ func TestDrain(t *testing.T) {
 		resp.Body.Close()
 		if got := bytes.HasSuffix(rest, []byte("data: [DONE]\n\n")); got != c.whole {
 			t.Errorf("drain %v: whole %v, ends with %q", c.drain, got, rest[max(0, len(rest)-80):])
+		}
+		if !c.whole {
+			if r := <-cut; r.status != 503 || !strings.Contains(r.body, errCutOff.Error()) || !bytes.Contains(rest, []byte(errCutOff.Error())) {
+				t.Errorf("cut off: %d %s; the stream: %q", r.status, r.body, rest[max(0, len(rest)-200):])
+			}
 		}
 		if err := <-ended; err != nil {
 			t.Error(err)

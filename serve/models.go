@@ -15,6 +15,7 @@ import (
 var (
 	errNotReady = errors.New("the model is not loaded yet: try again in a moment")
 	errDraining = errors.New("the server is draining")
+	errCutOff   = errors.New("the server was stopped before the request was done")
 )
 
 // models holds the model in use. A request borrows it; one that was exchanged

@@ -57,8 +57,11 @@ func (s *Server) Load(ctx context.Context) error { return s.Reload(ctx) }
 // and returns. It loads the model first if Load was not called; a model that
 // cannot be opened ends it.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	requests, cut := context.WithCancelCause(context.Background())
+	defer cut(nil)
 	srv := &http.Server{
 		Handler:           s.handler,
+		BaseContext:       func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: s.o.Slow,
 		ReadTimeout:       s.o.Slow,
 		WriteTimeout:      s.o.Slow + s.o.Timeout + s.o.Slow,
@@ -98,14 +101,18 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			loaded = nil
 		case <-ctx.Done():
-			return s.drain(srv)
+			return s.drain(srv, cut)
 		}
 	}
 }
 
-// drain lets the requests in flight finish, for as long as it may. Until then the
-// server is reached, so that its readiness can be asked for: new requests get a 503.
-func (s *Server) drain(srv *http.Server) error {
+// farewell is for telling those whose requests are cut off.
+const farewell = time.Second
+
+// drain lets the requests in flight finish, for as long as it may; then it cuts
+// them off. Until then the server is reached, so that its readiness can be asked
+// for: new requests get a 503.
+func (s *Server) drain(srv *http.Server, cut context.CancelCauseFunc) error {
 	s.o.Log.Info("draining", "limit", s.o.Drain)
 	gone := s.models.end()
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.Drain)
@@ -116,7 +123,12 @@ func (s *Server) drain(srv *http.Server) error {
 	}
 	if err := srv.Shutdown(ctx); err != nil {
 		s.o.Log.Warn("requests were cut off", "after", s.o.Drain)
-		_ = srv.Close() // cancels the contexts of what is left
+		cut(errCutOff)
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		if srv.Shutdown(ctx) != nil {
+			_ = srv.Close()
+		}
 	}
 	<-gone
 	return nil
