@@ -2,6 +2,7 @@ package data
 
 import (
 	"promptgen/internal/fault"
+	"promptgen/internal/splitmix"
 )
 
 // Windows cuts a stream of tokens into the sequences that training learns from:
@@ -86,38 +87,12 @@ func Order(n int, seed uint64, epoch int) []int32 {
 	for i := range order {
 		order[i] = int32(i)
 	}
-	r := splitMix(splitMix64(seed) ^ splitMix64(uint64(epoch)+0x6f72646572))
+	r := splitmix.Source(splitmix.Mix(seed) ^ splitmix.Mix(uint64(epoch)+0x6f72646572))
 	for i := n - 1; i > 0; i-- {
-		j := r.below(uint64(i + 1))
+		j := r.Below(uint64(i + 1))
 		order[i], order[j] = order[j], order[i]
 	}
 	return order
-}
-
-// splitMix is Steele, Lea and Flood's SplitMix64 (OOPSLA 2014): written out here
-// because an order that changed with the Go release would break resumed runs.
-type splitMix uint64
-
-func (s *splitMix) next() uint64 {
-	*s += 0x9e3779b97f4a7c15
-	return splitMix64(uint64(*s))
-}
-
-// below is uniform over [0, n): values that would favour the small are redrawn.
-func (s *splitMix) below(n uint64) uint64 {
-	limit := -n % n // 2^64 mod n
-	for {
-		if v := s.next(); v >= limit {
-			return v % n
-		}
-	}
-}
-
-// splitMix64 is its mixing step, a good hash of 64 bits.
-func splitMix64(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
 }
 
 // EvalWindows cuts a stream into windows that do not overlap, for evaluation:

@@ -1,6 +1,9 @@
 package model
 
-import "promptgen/internal/kernel"
+import (
+	"promptgen/internal/kernel"
+	"promptgen/internal/splitmix"
+)
 
 // DropKey names the random numbers of one micro-batch's dropout. A mask is a
 // function of it and of the element's place, so it is computed again in the
@@ -28,9 +31,9 @@ const (
 
 // key is what the random bits of a site follow from.
 func key(seed, step, place uint64, site dropSite) uint64 {
-	h := mix(seed)
+	h := splitmix.Mix(seed + splitmix.Gamma)
 	for _, v := range [...]uint64{step, place, uint64(site)} {
-		h = mix(h ^ v)
+		h = splitmix.Mix((h ^ v) + splitmix.Gamma)
 	}
 	return h
 }
@@ -42,13 +45,4 @@ func (g *Graph) dropout(p float64, layer int, site dropSite) kernel.Dropout {
 	}
 	k := g.run.drop
 	return kernel.Dropout{P: float32(p), Key: key(k.Seed, k.Step, uint64(layer), site), Row0: k.Seq0 * g.opt.SeqLen}
-}
-
-// mix is the finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of
-// the input changes every bit of the result with probability one half.
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

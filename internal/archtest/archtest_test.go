@@ -19,7 +19,8 @@ type rule struct {
 }
 
 var rules = []rule{
-	{pkg: "internal/kernel", forbidden: []string{"./"}, why: "the kernels know numbers only", but: []string{"internal/half"}},
+	{pkg: "internal/kernel", forbidden: []string{"./"}, why: "the kernels know numbers only", but: []string{"internal/half", "internal/splitmix"}},
+	{pkg: "internal/splitmix", forbidden: []string{"./"}, why: "it is about numbers"},
 	{pkg: "internal/half", forbidden: []string{"./"}, why: "it is about numbers"},
 	{pkg: "internal/fault", forbidden: []string{"./"}, why: "everything imports it"},
 	{pkg: "internal/host", forbidden: []string{"./"}, why: "everything may import it"},

@@ -1,6 +1,10 @@
 package kernel
 
-import "math"
+import (
+	"math"
+
+	"promptgen/internal/splitmix"
+)
 
 // Dropout sets elements of a [rows,width] matrix to zero with probability P and
 // multiplies the others by 1/(1-P). Whether element (r, j) is kept is a
@@ -16,12 +20,9 @@ type Dropout struct {
 // key and row that it was made from and of the index alone.
 type draw struct{ a, b uint32 }
 
-// drawOf mixes key and row by SplitMix64's mixer (Steele, Lea and Flood 2014).
+// drawOf mixes key and row.
 func drawOf(key uint64, row int) draw {
-	z := key + uint64(int64(row)+1)*0x9e3779b97f4a7c15
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	z ^= z >> 31
+	z := splitmix.Mix(key + uint64(int64(row)+1)*splitmix.Gamma)
 	return draw{uint32(z), uint32(z >> 32)}
 }
 
