@@ -319,8 +319,19 @@ func TestResumeFinished(t *testing.T) {
 			t.Errorf("the model of epoch %d: there %v", epoch, there)
 		}
 	}
+	// What a user keeps in such a folder is not removed with it.
+	notes := filepath.Join(train.EpochModel(o.Out, 4), "notes.txt")
+	if err := os.WriteFile(notes, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.Epochs = 5
+	var kept recorder
+	mustRun(t, o, &kept)
+	if _, err := os.Stat(notes); err != nil || !strings.Contains(strings.Join(kept.warned, " "), "notes.txt") {
+		t.Errorf("notes in an old epoch's model: %v; warned %q", err, kept.warned)
+	}
 	o.Epochs = 3
-	if _, err := train.Run(context.Background(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), "epochs 4, now 3") {
+	if _, err := train.Run(context.Background(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), "epochs 5, now 3") {
 		t.Errorf("fewer epochs: %v", err)
 	}
 }

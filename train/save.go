@@ -2,8 +2,6 @@ package train
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,7 +13,6 @@ import (
 	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
-	"promptgen/model"
 	"promptgen/model/checkpoint"
 	"promptgen/tokenizer"
 	"promptgen/train/runlog"
@@ -115,7 +112,12 @@ func (t *trainer) saveEpoch(ctx context.Context) error {
 	}
 	return t.leadOnly(func() error {
 		for e := t.at.Epoch - t.o.KeepEpochs; e > 0; e-- {
-			if err := atomicdir.Remove(EpochModel(t.o.Out, e)); err != nil {
+			dir := EpochModel(t.o.Out, e)
+			if err := checkpoint.MayReplace(dir); err != nil {
+				t.obs.Warning(fmt.Sprintf("an old epoch's model is not removed: %v", err))
+				continue
+			}
+			if err := atomicdir.Remove(dir); err != nil {
 				return fmt.Errorf("removing an old epoch's model: %w", err)
 			}
 		}
@@ -156,8 +158,8 @@ func (t *trainer) writeState(ctx context.Context) error {
 	}
 	s := &checkpoint.State{
 		Params: t.params, M: t.opt.M, V: t.opt.V,
-		Step: int64(t.at.Step), Epoch: t.at.Epoch, Position: int64(t.at.Position), Seed: t.o.Seed,
-		ConfigHash: configHash(t.cfg), DataHash: t.hash, VocabHash: t.set.VocabHash(),
+		Step: int64(t.at.Step), Epoch: t.at.Epoch, Seed: t.o.Seed,
+		DataHash: t.hash, VocabHash: t.set.VocabHash(),
 		Settings: own, Metrics: metrics,
 	}
 	if err := checkpoint.SaveState(context.WithoutCancel(ctx), filepath.Join(t.o.Out, stateName), s); err != nil {
@@ -208,13 +210,6 @@ func (t *trainer) warnSpace() {
 	if free, ok := atomicdir.FreeSpace(t.o.Out); ok && free < need {
 		t.obs.Notice(fmt.Sprintf("the disk of %s has %s free, and saving takes %s: free some before the first save", t.o.Out, bytesize.Format(free), bytesize.Format(need)))
 	}
-}
-
-// configHash names a config.
-func configHash(c model.Config) string {
-	b, _ := json.Marshal(c) // a struct of numbers and strings: cannot fail
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
 }
 
 // interrupted saves the state of a run that was asked to stop.

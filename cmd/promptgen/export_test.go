@@ -38,6 +38,9 @@ func TestExportKeepsWhatIsThere(t *testing.T) {
 	if err := os.Link("m.gguf", "hard.gguf"); err != nil {
 		t.Skip(err)
 	}
+	// A GGUF file will do wherever a model is named, without a config too.
+	s.ok("train", "--init-from", "m.gguf", "--out", "from-gguf", "--epochs", "1")
+	s.fails(fault.CodeUsage, []string{"nowhere", "--epochs"}, "train", "--init-from", "nowhere", "--out", "m3", "--epochs", "0")
 	s.fails(fault.CodeUsage, []string{"model/final_model", "--out"}, export("--out model/../model/final_model --dtype fp16")...)
 	s.fails(fault.CodeUsage, []string{"link", "--out"}, export("--out link")...)
 	s.fails(fault.CodeUsage, []string{"m.gguf", "--out"}, export("--model m.gguf --format gguf --out hard.gguf")...)

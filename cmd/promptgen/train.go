@@ -88,6 +88,21 @@ func (a *app) trainCommand() *cli.Command {
 	}
 }
 
+// trainingConfig is the shape that is asked for: without --config, that of the
+// weights to begin with.
+func trainingConfig(c *cli.Context) (cfg model.Config, err error) {
+	from := c.String("init-from")
+	if from != "" && !c.IsSet("config") {
+		cfg, err = checkpoint.ShapeOf(from)
+	} else {
+		cfg, err = configs.Load(c.String("config"))
+	}
+	if from != "" {
+		cfg.VocabSize = 0 // the data's: tokens that both vocabularies have are carried over
+	}
+	return cfg, err
+}
+
 // trainOptions reads the flags; every fault is named at once.
 func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	if from := c.String("from-report"); from != "" {
@@ -111,19 +126,11 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 	if c.Float64("lr") <= 0 {
 		faults.Addf("--lr must be positive, not %g", c.Float64("lr"))
 	}
-	config := c.String("config")
-	if from := c.String("init-from"); from != "" && !c.IsSet("config") {
-		var err error
-		if config, err = checkpoint.ConfigFile(from); err != nil { // the shape of the weights
-			return train.Options{}, err
-		}
-	}
-	cfg, err := configs.Load(config)
-	if err != nil {
+	cfg, err := trainingConfig(c)
+	if code := fault.Code(err); code != fault.CodeDone && code != fault.CodeUsage {
+		return train.Options{}, err
+	} else if err != nil {
 		faults.Addf("%v", err)
-	}
-	if c.IsSet("init-from") {
-		cfg.VocabSize = 0 // the data's: tokens that both vocabularies have are carried over
 	}
 	limit, _ := maxMemory(&faults, c)
 	o := train.Options{

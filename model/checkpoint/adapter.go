@@ -112,20 +112,6 @@ func (a *adapterConfig) scale() float32 {
 // isAdapter says whether a path is an adapter folder.
 func isAdapter(path string) bool { return exists(filepath.Join(path, adapterConfigName)) }
 
-// ConfigFile is the config.json with the shape of the model at a path: that of
-// its base, for adapters.
-func ConfigFile(path string) (string, error) {
-	if !isAdapter(path) {
-		return filepath.Join(path, configName), nil
-	}
-	var a adapterConfig
-	if err := readJSON(filepath.Join(path, adapterConfigName), &a); err != nil {
-		return "", err
-	}
-	base, err := findBase(path, a.Base)
-	return filepath.Join(base, configName), err
-}
-
 // saveAdapter writes the adapters of m as a folder.
 func saveAdapter(ctx context.Context, dir string, m *Model) error {
 	l := m.Params.LoRA
@@ -168,7 +154,11 @@ func findBase(dir, base string) (string, error) {
 		places = append(places, filepath.Join(dir, base))
 	}
 	for _, p := range places {
-		if _, err := os.Stat(p); err == nil {
+		switch _, err := os.Stat(p); {
+		case err != nil:
+		case isAdapter(p):
+			return "", fault.Corrupt("%s: its base model %s has adapters itself; export --merge that one", dir, p)
+		default:
 			return p, nil
 		}
 	}
@@ -195,9 +185,6 @@ func (m *Model) loadAdapter(dir string, o LoadOptions) error {
 	}
 	if place, err = findBase(dir, place); err != nil {
 		return err
-	}
-	if isAdapter(place) {
-		return fault.Corrupt("%s: its base model %s has adapters itself; export --merge that one", dir, place)
 	}
 	o.KeepEncoded, o.Base = false, ""
 	base, err := Load(place, o)

@@ -110,6 +110,31 @@ func TestAdaptersAreAddedToTheirBase(t *testing.T) {
 	}
 }
 
+// The shape of a model is known from wherever it can be loaded from, without its
+// weights.
+func TestShapeOf(t *testing.T) {
+	m, base, adapters := savedAdapters(t, "c_fc")
+	whole, err := Load(base, LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Close()
+	file := filepath.Join(t.TempDir(), "m.gguf")
+	if err := Export(t.Context(), file, whole, ExportOptions{Format: FormatGGUF}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{base, adapters, file} {
+		if c, err := ShapeOf(path); err != nil || c != m.Params.Config {
+			t.Errorf("%s: %+v, %v", path, c, err)
+		}
+	}
+	_, err = ShapeOf(base + "-nowhere")
+	wantCode(t, err, fault.CodeUsage, "-nowhere")
+	editJSON(t, filepath.Join(adapters, adapterConfigName), func(a map[string]any) { a["base_model_name_or_path"] = adapters })
+	_, err = ShapeOf(adapters)
+	wantCode(t, err, fault.CodeCorrupt, "adapters itself")
+}
+
 // Inspect says what adapters are, and whether they and their base are whole.
 func TestInspectAdapters(t *testing.T) {
 	m, base, dir := savedAdapters(t, "c_fc")

@@ -64,7 +64,6 @@ type Model struct {
 // Meta is promptgen.json: what the Hugging Face files have no place for.
 type Meta struct {
 	Format    int             `json:"format"`
-	Program   string          `json:"program,omitempty"` // version that wrote the folder
 	Level     tokenizer.Level `json:"level"`
 	LowerCase bool            `json:"lower_case"`
 	Compat    bool            `json:"compat_book,omitempty"` // tokenized as the original does (tokenizer.Options.Compat)
@@ -83,15 +82,14 @@ type Meta struct {
 
 // Training is the summary of the training that made a model.
 type Training struct {
-	Steps      int64   `json:"steps"`                // optimizer steps
-	Epochs     int     `json:"epochs"`               // epochs done
-	Tokens     int64   `json:"tokens,omitempty"`     // tokens seen
-	FinalLoss  float64 `json:"final_loss,omitempty"` // nats a token, training data
-	ValLoss    float64 `json:"val_loss,omitempty"`   // nats a token, held out; 0: none
-	Seed       uint64  `json:"seed"`
-	DType      string  `json:"dtype,omitempty"`     // of the computation
-	DataHash   string  `json:"data_hash,omitempty"` // of the token shards
-	FinishedAt string  `json:"finished_at,omitempty"`
+	Steps     int64   `json:"steps"`                // optimizer steps
+	Epochs    int     `json:"epochs"`               // epochs done
+	Tokens    int64   `json:"tokens,omitempty"`     // tokens seen
+	FinalLoss float64 `json:"final_loss,omitempty"` // nats a token, training data
+	ValLoss   float64 `json:"val_loss,omitempty"`   // nats a token, held out; 0: none
+	Seed      uint64  `json:"seed"`
+	DType     string  `json:"dtype,omitempty"`     // of the computation
+	DataHash  string  `json:"data_hash,omitempty"` // of the token shards
 
 	Run json.RawMessage `json:"run,omitempty"` // the training's run.json: all that repeats it
 }

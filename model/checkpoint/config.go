@@ -33,7 +33,6 @@ type hfConfig struct {
 	EOS            tokenIDs `json:"eos_token_id"`
 	PAD            tokenIDs `json:"pad_token_id"`
 	TokenizerClass string   `json:"tokenizer_class"`
-	TorchDType     string   `json:"torch_dtype"`
 
 	Tied *bool `json:"tie_word_embeddings"`
 

@@ -13,18 +13,11 @@ import (
 
 // loadGGUF reads a GGUF file with a GPT-2 and a bert vocabulary.
 func (m *Model) loadGGUF(path string, o LoadOptions) error {
-	f, err := blob.Open(path)
+	g, f, err := openGGUF(path)
 	if err != nil {
 		return err
 	}
 	m.files = append(m.files, f) // what is fp32 and not turned round stays where it lies
-	if !strings.HasPrefix(string(f.Bytes[:min(len(f.Bytes), 4)]), gguf.Magic) {
-		return fault.Corrupt("%s: is no GGUF file; for weights in a folder, name the folder", path)
-	}
-	g, err := gguf.Parse(path, f.Bytes)
-	if err != nil {
-		return err
-	}
 	c, err := ggufConfig(path, g)
 	if err != nil {
 		return err
@@ -42,6 +35,23 @@ func (m *Model) loadGGUF(path string, o LoadOptions) error {
 		m.stored[name.ours] = byName[name.gguf].DType
 	}
 	return nil
+}
+
+// openGGUF reads the head of a GGUF file; g is valid until f is closed.
+func openGGUF(path string) (g *gguf.File, f *blob.File, err error) {
+	if f, err = blob.Open(path); err != nil {
+		return nil, nil, err
+	}
+	if !strings.HasPrefix(string(f.Bytes[:min(len(f.Bytes), 4)]), gguf.Magic) {
+		err = fault.Corrupt("%s: is no GGUF file; for weights in a folder, name the folder", path)
+	} else {
+		g, err = gguf.Parse(path, f.Bytes)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return g, f, nil
 }
 
 // ggufConfig is the shape: as this program wrote it, else of llama.cpp's keys.

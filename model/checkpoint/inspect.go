@@ -180,15 +180,9 @@ func (in *Info) file() error {
 	return nil
 }
 
-// parseAny reads a file of weights of any format.
+// parseAny reads a file of weights alone.
 func parseAny(path string, b []byte) (kind string, tensors []blob.Tensor, err error) {
 	switch {
-	case bytes.HasPrefix(b, []byte(gguf.Magic)):
-		g, err := gguf.Parse(path, b)
-		if err != nil {
-			return "gguf file", nil, err
-		}
-		return "gguf file", g.Tensors, nil
 	case torchfile.Is(b):
 		tensors, err = torchfile.Parse(path, b)
 		return "pytorch file", tensors, err

@@ -9,6 +9,7 @@ import (
 
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
+	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 	"promptgen/tokenizer"
 )
@@ -81,16 +82,50 @@ func statModel(path string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-func (m *Model) loadFolder(dir string, o LoadOptions) error {
-	var h hfConfig
+// ShapeOf is the config of the model at a path, whatever Load takes; of adapters,
+// that of their base.
+func ShapeOf(path string) (c model.Config, err error) {
+	info, err := statModel(path)
+	switch {
+	case err != nil:
+		return c, err
+	case !info.IsDir():
+		g, f, err := openGGUF(path)
+		if err != nil {
+			return c, err
+		}
+		defer f.Close()
+		return ggufConfig(path, g)
+	case isAdapter(path):
+		var a adapterConfig
+		if err := readJSON(filepath.Join(path, adapterConfigName), &a); err != nil {
+			return c, err
+		}
+		base, err := findBase(path, a.Base)
+		if err != nil {
+			return c, err
+		}
+		return ShapeOf(base)
+	}
+	_, c, err = readConfig(path)
+	return c, err
+}
+
+// readConfig reads a folder's config.json.
+func readConfig(dir string) (h hfConfig, c model.Config, err error) {
 	path := filepath.Join(dir, configName)
 	if !exists(path) {
-		return fault.Corrupt("%s: has no %s; it is no model folder%s", dir, configName, hint(dir))
+		return h, c, fault.Corrupt("%s: has no %s; it is no model folder%s", dir, configName, hint(dir))
 	}
 	if err := readJSON(path, &h); err != nil {
-		return err
+		return h, c, err
 	}
-	c, err := h.shape(path)
+	c, err = h.shape(path)
+	return h, c, err
+}
+
+func (m *Model) loadFolder(dir string, o LoadOptions) error {
+	h, c, err := readConfig(dir)
 	if err != nil {
 		return err
 	}
@@ -137,9 +172,16 @@ func (m *Meta) check(path string) error {
 		return fault.Corrupt("%s: its level %q is not known; it is damaged", path, blob.Clip(string(m.Level)))
 	}
 	if m.Format > formatVersion {
-		return fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", path, m.Format, formatVersion)
+		return tooNew(path, m.Format)
 	}
 	return nil
+}
+
+// errNewer says that what cannot be read is not damaged.
+var errNewer = errors.New("use a newer one")
+
+func tooNew(path string, format int) error {
+	return fault.Corrupt("%s: is of format %d, and this program reads up to %d; %w", path, format, formatVersion, errNewer)
 }
 
 // hint points from a training's output folder to the model in it.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,16 +32,14 @@ type State struct {
 	Untied bool       // the head has weights of its own
 	LoRA   model.LoRA // with adapters, they alone are in the state; the base is where it was
 
-	Step     int64  // optimizer steps done
-	Epoch    int    // epochs done
-	Position int64  // windows of the running epoch that have been consumed
-	Seed     uint64 // of the run: order and dropout follow from it and the step
+	Step  int64  // optimizer steps done
+	Epoch int    // epochs done
+	Seed  uint64 // of the run: order and dropout follow from it and the step
 
 	// What must be the same when the run goes on, and what names a difference.
-	ConfigHash string
-	DataHash   string
-	VocabHash  string
-	Settings   json.RawMessage // the run's options, in train's own form
+	DataHash  string
+	VocabHash string
+	Settings  json.RawMessage // the run's options and place, in train's own form
 
 	Metrics []byte // metrics.jsonl as far as it goes
 
@@ -62,18 +61,16 @@ const (
 
 // stateJSON is state.json.
 type stateJSON struct {
-	Format     int             `json:"format"`
-	Config     model.Config    `json:"config"`
-	Untied     bool            `json:"untied_head,omitempty"`
-	LoRA       *model.LoRA     `json:"lora,omitempty"`
-	Step       int64           `json:"step"`
-	Epoch      int             `json:"epoch"`
-	Position   int64           `json:"position"`
-	Seed       uint64          `json:"seed"`
-	ConfigHash string          `json:"config_hash"`
-	DataHash   string          `json:"data_hash"`
-	VocabHash  string          `json:"vocab_hash"`
-	Settings   json.RawMessage `json:"settings,omitempty"`
+	Format    int             `json:"format"`
+	Config    model.Config    `json:"config"`
+	Untied    bool            `json:"untied_head,omitempty"`
+	LoRA      *model.LoRA     `json:"lora,omitempty"`
+	Step      int64           `json:"step"`
+	Epoch     int             `json:"epoch"`
+	Seed      uint64          `json:"seed"`
+	DataHash  string          `json:"data_hash"`
+	VocabHash string          `json:"vocab_hash"`
+	Settings  json.RawMessage `json:"settings,omitempty"`
 }
 
 // SaveState writes the state into a folder of its own under dir,
@@ -91,8 +88,8 @@ func SaveState(ctx context.Context, dir string, s *State) error {
 		if err := m.write(stateTensors, s.writeTensors); err != nil {
 			return err
 		}
-		facts := stateJSON{formatVersion, s.Config, s.Untied, lora, s.Step, s.Epoch, s.Position, s.Seed,
-			s.ConfigHash, s.DataHash, s.VocabHash, s.Settings}
+		facts := stateJSON{formatVersion, s.Config, s.Untied, lora, s.Step, s.Epoch, s.Seed,
+			s.DataHash, s.VocabHash, s.Settings}
 		if err := m.writeJSON(stateFacts, facts); err != nil {
 			return err
 		}
@@ -189,7 +186,8 @@ func stepOf(name string) int64 {
 
 // LatestState reads the newest state under dir that is whole; nil, nil where
 // there is none at all. Where there are states and none is whole, that is
-// fault.Corrupt.
+// fault.Corrupt. Only damage is passed over: a state that cannot be read for
+// another reason may be worth more than the one before it.
 func LatestState(dir string) (*State, error) {
 	names, err := stateDirs(dir)
 	if err != nil {
@@ -201,6 +199,9 @@ func LatestState(dir string) (*State, error) {
 		if err == nil {
 			s.Damaged = damaged
 			return s, nil
+		}
+		if fault.Code(err) != fault.CodeCorrupt || errors.Is(err, errNewer) {
+			return nil, fmt.Errorf("%w, or remove the folder %s to go on from before it", err, filepath.Join(dir, name))
 		}
 		damaged = append(damaged, err)
 	}
@@ -241,15 +242,15 @@ func LoadState(dir string) (*State, error) {
 		return nil, err
 	}
 	if facts.Format > formatVersion {
-		return nil, fault.Corrupt("%s: is of format %d, and this program reads up to %d; use a newer one", dir, facts.Format, formatVersion)
+		return nil, tooNew(dir, facts.Format)
 	}
 	if l := facts.Config.Faults(); len(l) > 0 {
 		return nil, fault.With(fault.CodeCorrupt, l.Err(filepath.Join(dir, stateFacts)))
 	}
 	s := &State{
 		Config: facts.Config, Untied: facts.Untied,
-		Step: facts.Step, Epoch: facts.Epoch, Position: facts.Position, Seed: facts.Seed,
-		ConfigHash: facts.ConfigHash, DataHash: facts.DataHash, VocabHash: facts.VocabHash,
+		Step: facts.Step, Epoch: facts.Epoch, Seed: facts.Seed,
+		DataHash: facts.DataHash, VocabHash: facts.VocabHash,
 		Settings: facts.Settings, Dir: dir,
 	}
 	if facts.LoRA != nil {

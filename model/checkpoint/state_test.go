@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -30,8 +31,8 @@ func smallState(t testing.TB, step int64) *State {
 	}
 	return &State{
 		Params: m.Params, M: first, V: second,
-		Step: step, Epoch: 3, Position: 17, Seed: 1<<63 + 5,
-		ConfigHash: "c", DataHash: "d", VocabHash: "v",
+		Step: step, Epoch: 3, Seed: 1<<63 + 5,
+		DataHash: "d", VocabHash: "v",
 		Settings: json.RawMessage(`{"lr":1.5e-4}`), Metrics: []byte("{\"step\":1}\n"),
 	}
 }
@@ -79,8 +80,8 @@ func TestStateRoundTrip(t *testing.T) {
 	if !slices.Equal(short.WPE, want.Params.WPE[:len(short.WPE)]) || !slices.Equal(short.LNFGain, want.Params.LNFGain) {
 		t.Error("other weights with a shorter position table")
 	}
-	if got.Config != want.Params.Config || got.Step != 123 || got.Epoch != 3 || got.Position != 17 || got.Seed != want.Seed ||
-		got.ConfigHash != "c" || got.DataHash != "d" || got.VocabHash != "v" || string(got.Metrics) != string(want.Metrics) || got.Dir != want.Dir {
+	if got.Config != want.Params.Config || got.Step != 123 || got.Epoch != 3 || got.Seed != want.Seed ||
+		got.DataHash != "d" || got.VocabHash != "v" || string(got.Metrics) != string(want.Metrics) || got.Dir != want.Dir {
 		t.Errorf("got %+v", got)
 	}
 	var a, b map[string]float64
@@ -135,6 +136,39 @@ func TestLatestWholeState(t *testing.T) {
 	}
 	_, err := LatestState(dir)
 	wantCode(t, err, fault.CodeCorrupt, dir)
+}
+
+// A state of a newer program is not damaged: passed over, it would be removed by
+// the run that goes on from the one before it.
+func TestNewerStateIsNotPassedOver(t *testing.T) {
+	dir := t.TempDir()
+	for step := range int64(2) {
+		if err := SaveState(t.Context(), dir, smallState(t, step)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, _ := stateDirs(dir)
+	newest := filepath.Join(dir, names[0])
+	m := newManifest(newest)
+	for _, name := range []string{stateTensors, stateFacts, stateMetrics} {
+		b, err := os.ReadFile(filepath.Join(newest, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(filepath.Join(newest, name))
+		if err := m.writeBytes(name, bytes.Replace(b, []byte(`"format": 1`), []byte(`"format": 2`), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Remove(filepath.Join(newest, manifestName))
+	if err := m.close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := LatestState(dir)
+	wantCode(t, err, fault.CodeCorrupt, "format 2", "newer", newest)
+	if s != nil {
+		t.Errorf("went on from step %d", s.Step)
+	}
 }
 
 // A save that is called off leaves the former states as they were.

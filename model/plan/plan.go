@@ -6,8 +6,8 @@
 // own memory is what the kernels say, and what remains, the program itself with
 // Go's runtime, is one constant.
 //
-//	parts, err := plan.Of(cfg, plan.Settings{Batch: 8, SeqLen: cfg.NCtx})
-//	chosen, err := plan.Fit(cfg, wanted, limit)
+//	parts, err := plan.Of(cfg, plan.Settings{Batch: 8})
+//	chosen, ok, err := plan.Fit(cfg, wanted, plan.Auto, limit)
 package plan
 
 import (
