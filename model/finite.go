@@ -10,7 +10,7 @@ import (
 // what the forward pass has kept and costs about as much as a LayerNorm.
 func (g *Graph) FirstNotFinite() string {
 	bad := func(buf []float32, width int) bool {
-		return g.run.rows > 0 && !isFinite(g.cpu.SumSquares(g.rows(buf, width)))
+		return g.run.rows > 0 && !IsFinite(g.cpu.SumSquares(g.rows(buf, width)))
 	}
 	width := g.cfg.NEmbd
 	if bad(g.buf.embd, width) {
@@ -24,7 +24,7 @@ func (g *Graph) FirstNotFinite() string {
 			return fmt.Sprintf("transformer.h.%d.mlp", l)
 		}
 	}
-	if !isFinite(g.cpu.SumSquares(g.p.LNFGain) + g.cpu.SumSquares(g.p.LNFBias)) {
+	if !IsFinite(g.cpu.SumSquares(g.p.LNFGain) + g.cpu.SumSquares(g.p.LNFBias)) {
 		return "transformer.ln_f"
 	}
 	if bad(g.buf.losses, 1) {
@@ -33,4 +33,5 @@ func (g *Graph) FirstNotFinite() string {
 	return ""
 }
 
-func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+// IsFinite says whether v is neither infinite nor NaN.
+func IsFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"promptgen/internal/fault"
+	"promptgen/model"
 )
 
 // The guards of a run: a step that is not finite is skipped, three in a row end
@@ -81,7 +82,7 @@ func (t *trainer) guardSave() error {
 // guardValidation ends a run whose validation loss is not finite: without
 // dropout and over many windows it is no matter of one batch, as a step's may be.
 func (t *trainer) guardValidation(loss float64) error {
-	if isFinite(loss) {
+	if model.IsFinite(loss) {
 		return nil
 	}
 	first := ""
@@ -128,7 +129,7 @@ func (t *trainer) firstBadTensor() string {
 		return "the output of " + name
 	}
 	for _, tensor := range slices.Backward(t.graph.Grads().Tensors) {
-		if !isFinite(t.cpu.SumSquares(tensor.Data)) {
+		if !model.IsFinite(t.cpu.SumSquares(tensor.Data)) {
 			return "the gradient of " + tensor.Name
 		}
 	}
@@ -138,7 +139,7 @@ func (t *trainer) firstBadTensor() string {
 // firstBadWeight names the first weight that is not finite, "" without one.
 func (t *trainer) firstBadWeight() string {
 	for _, tensor := range t.params.Tensors {
-		if !isFinite(t.cpu.SumSquares(tensor.Data)) {
+		if !model.IsFinite(t.cpu.SumSquares(tensor.Data)) {
 			return tensor.Name
 		}
 	}

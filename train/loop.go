@@ -2,10 +2,10 @@ package train
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"promptgen/data"
+	"promptgen/model"
 )
 
 // finalLossSteps is how many steps the reported final loss is the mean of.
@@ -75,7 +75,7 @@ func (t *trainer) step(ctx context.Context, windows []int32) error {
 		Step: t.at.Step + 1, Steps: t.sched.steps, Epoch: t.at.Epoch + 1, Epochs: t.o.Epochs,
 		Loss: loss / float64(targets), LR: lr, GradNorm: norm,
 	}
-	if isFinite(loss) && isFinite(norm) {
+	if model.IsFinite(loss) && model.IsFinite(norm) {
 		t.opt.LR, t.opt.GradScale = lr, ClipScale(norm, t.o.MaxGradNorm)
 		if err := t.opt.Step(grads); err != nil {
 			return err
@@ -107,8 +107,6 @@ func Targets(dst, ids []int32, seqLen int) {
 
 // targetsOf is the number of predictions in so many windows.
 func (t *trainer) targetsOf(windows int) int { return windows * (t.cfg.NCtx - 1) }
-
-func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // report tells of a step, and ends a run that only spoils the model.
 func (t *trainer) report(info StepInfo) error {

@@ -101,7 +101,7 @@ func (t *trainer) gradients(ctx context.Context, windows []int32) (float64, erro
 			return 0, err
 		}
 		loss += l
-		if !isFinite(loss) && t.group.Size() == 1 {
+		if !model.IsFinite(loss) && t.group.Size() == 1 {
 			break
 		}
 		t.graph.Grads() // what was looked up joins in
@@ -146,7 +146,7 @@ func (t *trainer) shard(windows []int32, s, shards int, beforeLast func() error)
 			return 0, err
 		}
 		sum += loss
-		if !isFinite(loss) && t.group.Size() == 1 {
+		if !model.IsFinite(loss) && t.group.Size() == 1 {
 			break // the step is skipped: what went wrong can still be looked at
 		}
 	}

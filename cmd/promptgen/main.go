@@ -16,7 +16,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,7 +42,7 @@ type streams struct {
 func run(ctx context.Context, s streams, args, environ []string) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			fmt.Fprintln(s.err, "promptgen: "+oneLine(fmt.Sprintf("internal error: %v (%s); please report it", p, whereItPanicked())))
+			fmt.Fprintln(s.err, "promptgen: "+oneLine(fault.Panicked(p).Error()))
 			code = fault.CodeFailed
 		}
 	}()
@@ -131,22 +130,4 @@ func oneLine(s string) string {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
 	return strings.Join(lines, " ")
-}
-
-// whereItPanicked is the file and line of the statement that panicked: the
-// frame after runtime.gopanic in the stack.
-func whereItPanicked() string {
-	lines := strings.Split(string(debug.Stack()), "\n")
-	for i, l := range lines {
-		if !strings.HasPrefix(l, "panic(") {
-			continue
-		}
-		for _, at := range lines[i+2:] {
-			if place, isPlace := strings.CutPrefix(at, "\t"); isPlace && !strings.Contains(place, "/runtime/") {
-				place, _, _ = strings.Cut(place, " +0x")
-				return place[strings.LastIndex(place, "/")+1:]
-			}
-		}
-	}
-	return "place unknown"
 }

@@ -263,6 +263,9 @@ func (w writer) file(path string, fill func(io.Writer) error) (err error) {
 }
 
 func (w writer) remove(dir string) error {
+	if _, err := os.Lstat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
+		return nil // and the lock needs no folder to lie in
+	}
 	t, release, err := w.begin(context.Background(), dir)
 	if err != nil {
 		return err

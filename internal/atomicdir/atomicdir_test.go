@@ -234,6 +234,16 @@ func TestRemoveSurvivesEveryFailure(t *testing.T) {
 	}
 }
 
+// What is to be gone and is not there leaves nothing behind, no folder for its lock
+// either.
+func TestRemoveNothing(t *testing.T) {
+	parent := t.TempDir()
+	if err := Remove(filepath.Join(parent, "a", "b")); err != nil {
+		t.Fatal(err)
+	}
+	onlyEntry(t, parent, "")
+}
+
 // A sweep removes what dead writers of any name left, puts back what they had
 // moved aside, and leaves alone what is alive or nobody's business.
 func TestSweep(t *testing.T) {

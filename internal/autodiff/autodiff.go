@@ -30,8 +30,9 @@ import (
 	"fmt"
 	"hash"
 	"hash/fnv"
-	"runtime/debug"
 	"sync/atomic"
+
+	"promptgen/internal/fault"
 
 	"github.com/chewxy/hm"
 	"gorgonia.org/gorgonia"
@@ -119,7 +120,7 @@ func (o *nodeOp) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 func (o *nodeOp) Do(in ...gorgonia.Value) (v gorgonia.Value, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			v, err = nil, fmt.Errorf("%s: %v\n%s", o.name, r, debug.Stack())
+			v, err = nil, fmt.Errorf("%s: %w", o.name, fault.Panicked(r))
 		}
 	}()
 	if o.run != nil {

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -95,11 +94,7 @@ func (m *Model) exportGGUF(ctx context.Context, path string, d blob.DType) error
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		buf := bufio.NewWriterSize(w, 1<<18)
-		if err := gguf.Write(buf, pairs, parts); err != nil {
-			return err
-		}
-		return buf.Flush()
+		return gguf.Write(w, pairs, parts)
 	})
 	if err != nil {
 		return fmt.Errorf("exporting to %s: %w", path, err)

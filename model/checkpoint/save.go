@@ -3,9 +3,9 @@ package checkpoint
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"promptgen/internal/atomicdir"
+	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 	"promptgen/tokenizer"
 )
@@ -89,7 +89,7 @@ func (m *Model) writtenMeta(out *manifest) Meta {
 }
 
 func finite(x float64) float64 {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
+	if !model.IsFinite(x) {
 		return 0
 	}
 	return x

@@ -114,6 +114,9 @@ func Open(out string, o Options) (*Log, error) {
 		return nil, err
 	}
 	if err := l.openEvents(out, o.Events, o.Written); err != nil {
+		if l.events != nil {
+			err = errors.Join(err, l.events.Close())
+		}
 		return nil, errors.Join(err, l.file.Close())
 	}
 	return l, nil
