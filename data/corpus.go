@@ -28,7 +28,7 @@ type CorpusOptions struct {
 	TextField string
 
 	// Compat reads as the original does: every line, stripped, is an entry, the
-	// empty ones too.
+	// empty ones too, and however long it is.
 	Compat bool
 
 	// Notice is told, one line each, what is worth knowing about the files: an
@@ -52,12 +52,10 @@ func (o *CorpusOptions) notice(format string, args ...any) {
 // Document is one text of a corpus.
 type Document struct {
 	Text string // lines separated by \n, valid UTF-8
-	Path string
-	Line int // where it begins, from 1; in a JSON list the entry's number
 }
 
 // maxDocument is where a text without an end is cut, in bytes, so that memory
-// has a limit whatever the corpus looks like.
+// has a limit whatever the corpus looks like. Compat cuts none.
 const maxDocument = 4 << 20
 
 // ExpandGlobs turns what a user names into files that can be read: files
@@ -195,7 +193,7 @@ func Documents(ctx context.Context, paths []string, o CorpusOptions) iter.Seq2[D
 		for _, path := range paths {
 			more, err := readFile(ctx, path, &o, func(d Document) bool { return yield(d, nil) })
 			if err != nil {
-				yield(Document{Path: path}, err)
+				yield(Document{}, err)
 				return
 			}
 			if !more {
@@ -258,12 +256,12 @@ type emitter struct {
 
 // emit passes a text on: with Compat as it is, else trimmed, with its line ends
 // made \n, cut where it is longer than a document may be, and not if it is blank.
-func (e *emitter) emit(text string, line int) error {
+func (e *emitter) emit(text string) error {
 	if err := e.ctx.Err(); err != nil {
 		return err
 	}
 	if e.o.Compat {
-		return e.pass(text, line)
+		return e.pass(text)
 	}
 	if strings.Contains(text, "\r") {
 		text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
@@ -275,20 +273,20 @@ func (e *emitter) emit(text string, line int) error {
 			at = runeStart(text, maxDocument)
 		}
 		e.tellCut()
-		if err := e.pass(strings.TrimSpace(text[:at]), line); err != nil {
+		if err := e.pass(strings.TrimSpace(text[:at])); err != nil {
 			return err
 		}
 		text = strings.TrimSpace(text[at:])
 	}
-	return e.pass(text, line)
+	return e.pass(text)
 }
 
-func (e *emitter) pass(text string, line int) error {
+func (e *emitter) pass(text string) error {
 	if text == "" && !e.o.Compat {
 		return nil
 	}
 	e.documents++
-	if !e.yield(Document{Text: text, Path: e.path, Line: line}) {
+	if !e.yield(Document{Text: text}) {
 		return errStopped
 	}
 	return nil
@@ -298,7 +296,7 @@ func (e *emitter) pass(text string, line int) error {
 func (e *emitter) tellCut() {
 	if !e.cut {
 		e.cut = true
-		e.o.notice("%s: a text of more than %d MiB was cut into several documents; separate documents by blank lines, or use --doc-per-line", e.path, maxDocument>>20)
+		e.o.notice("%s: a text of more than %d MiB was cut into several documents; break it up: a blank line ends a document, with --doc-per-line every line", e.path, maxDocument>>20)
 	}
 }
 

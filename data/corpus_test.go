@@ -237,6 +237,75 @@ func TestEndlessDocument(t *testing.T) {
 	}
 }
 
+// A line without an end is cut where every line is a document, which is told once;
+// as the original reads it stays one entry, or its list would be another.
+func TestEndlessLine(t *testing.T) {
+	text := strings.Repeat("高血压患者", 9<<20/15)
+	path := write(t, "f.txt", "一\n"+text+"\n二\n")
+	got, notices, err := read(t, CorpusOptions{DocPerLine: true}, path)
+	if err != nil || len(notices) != 1 || !strings.Contains(notices[0], "cut") {
+		t.Fatalf("noticed %q (%v)", notices, err)
+	}
+	if len(got) != 5 || strings.Join(got, "") != "一"+text+"二" {
+		t.Errorf("%d documents, or text was lost", len(got))
+	}
+	got, notices, err = read(t, CorpusOptions{Compat: true}, path)
+	if err != nil || len(notices) > 0 || !slices.Equal(got, []string{"一", text, "二"}) {
+		t.Errorf("as the original reads: %d entries, noticed %q (%v)", len(got), notices, err)
+	}
+}
+
+// A document just as long as one may be is whole, and nothing is told.
+func TestLongestDocument(t *testing.T) {
+	text := strings.Repeat("a", maxDocument)
+	for _, perLine := range []bool{false, true} {
+		got, notices, err := read(t, CorpusOptions{DocPerLine: perLine}, write(t, "f.txt", "b\n\n"+text+"\r\n\r\nc"))
+		if err != nil || len(notices) > 0 || !slices.Equal(got, []string{"b", text, "c"}) {
+			t.Errorf("%d documents, noticed %q (%v)", len(got), notices, err)
+		}
+	}
+}
+
+// A file without \n is long, and none of its lines is: nothing is cut.
+func TestLoneReturns(t *testing.T) {
+	const line = "高血压患者a"
+	n := 6 << 20 / len(line)
+	for _, o := range []CorpusOptions{{DocPerLine: true}, {Compat: true}} {
+		got, notices, err := read(t, o, write(t, "f.txt", strings.Repeat(line+"\r", n)))
+		if err != nil || len(notices) > 0 || len(got) != n {
+			t.Fatalf("%d lines of %d, noticed %q (%v)", len(got), n, notices, err)
+		}
+		if at := slices.IndexFunc(got, func(s string) bool { return s != line }); at >= 0 {
+			t.Errorf("line %d is %q", at, got[at])
+		}
+	}
+}
+
+// The two bytes of \r\n are one end wherever a read ends, between them too.
+func TestLineEndAcrossReads(t *testing.T) {
+	const lone = 64<<10 - 2
+	for shift := range 4 {
+		l := newLines(strings.NewReader(strings.Repeat("a", shift)+strings.Repeat("a\r", lone)+"b\r\nc\r\n"), maxLine, nil)
+		var got []string
+		for line, err := l.next(); err == nil; line, err = l.next() {
+			got = append(got, string(line))
+		}
+		if len(got) != lone+2 || got[lone] != "b" || got[lone+1] != "c" {
+			t.Errorf("shift %d: %d lines, at last %q", shift, len(got), got[len(got)-3:])
+		}
+	}
+}
+
+// A line that must not be cut has a limit too, beyond which the file is refused.
+func TestLineBeyondTheLimit(t *testing.T) {
+	l := newLines(strings.NewReader("a\n"+strings.Repeat("b", 1<<20)), 1<<19, nil)
+	if line, err := l.next(); string(line) != "a" || err != nil {
+		t.Fatalf("%q, %v", line, err)
+	}
+	_, err := l.next()
+	code(t, (&source{path: "f.txt"}).readError(err), fault.CodeData, "f.txt: line 2", "break it")
+}
+
 func TestExpandGlobs(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"b.txt", "a 语料.txt", "sub/c.jsonl.gz", "sub/readme.md", ".hidden.txt", "x[1].txt"} {

@@ -31,6 +31,17 @@ func charTokenizer(t testing.TB, more ...string) *tokenizer.Tokenizer {
 	return tok
 }
 
+// setTokenizer is the tokenizer that a set says it was made with.
+func setTokenizer(s *Set) (*tokenizer.Tokenizer, error) {
+	v, err := s.Vocab()
+	if err != nil {
+		return nil, err
+	}
+	return tokenizer.New(v, tokenizer.Options{
+		Level: tokenizer.Level(s.Manifest.Level), LowerCase: s.Manifest.LowerCase, UserDict: s.userDict, Compat: s.Manifest.Compat,
+	})
+}
+
 // write puts content into a new file called name.
 func write(t testing.TB, name, content string) string {
 	t.Helper()

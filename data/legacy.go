@@ -23,7 +23,8 @@ func IsLegacy(dir string) bool {
 // OpenLegacy opens a folder of the original's files tokenized_train_N.txt, ids
 // with a space behind each, counted in the vocabulary at vocabPath. The ids are
 // kept in memory, two bytes each (four with a vocabulary of more than 65536).
-// Nothing is held out.
+// Nothing is held out. The original folds every text to lower case, also where the
+// vocabulary has capitals.
 func OpenLegacy(dir, vocabPath string) (*Set, error) {
 	if vocabPath == "" {
 		return nil, fault.Usage("%s: token files of the original need the vocabulary they count in; name it with --vocab", dir)
@@ -48,10 +49,10 @@ func OpenLegacy(dir, vocabPath string) (*Set, error) {
 	s := &Set{
 		Manifest: Manifest{
 			Format: "tokenized_train_N.txt", VocabHash: v.Hash(), VocabSize: v.Len(),
-			Level: string(tokenizer.LevelWord), LowerCase: v.LowerCaseByDefault(), Compat: true, Train: Split{Stats: t.stats},
+			Level: string(tokenizer.LevelWord), LowerCase: true, Compat: true, Train: Split{Stats: t.stats},
 		},
 		Train: t, Val: newTokens(nil, Stats{}, v.Len()),
-		dir: dir, vocabPath: vocabPath,
+		vocabPath: vocabPath,
 	}
 	return s, nil
 }

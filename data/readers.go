@@ -17,22 +17,27 @@ import (
 // defaultTextField holds the text of a JSON object unless another is named.
 const defaultTextField = "text"
 
-// maxJSONLine is the longest line of a .jsonl file, in bytes.
-const maxJSONLine = 1 << 30
+// maxLine is the longest line that is taken where a line must not be cut, in
+// bytes: memory has a limit there too.
+const maxLine = 1 << 30
+
+// errLongLine ends the reading of a file with a longer one.
+var errLongLine = fmt.Errorf("longer than %d MiB; break it into several", maxLine>>20)
 
 // lines reads lines however they end: \n, \r\n or a lone \r.
 type lines struct {
 	r     *bufio.Reader
-	limit int    // a longer line is handed out in pieces
+	limit int    // of a line, in bytes
+	cut   func() // told of a longer line, which comes in pieces; nil: it is an error
 	queue []byte // the rest of a piece that held a \r
 	more  bool   // queue holds at least one line yet
 	long  []byte // a line longer than the buffer, so far
-	carry []byte // the beginning of the next piece of a line that was cut
+	carry []byte // the beginning of the next piece, read with the one before
 	n     int    // number of the line handed out last, from 1
 }
 
-func newLines(r io.Reader, limit int) *lines {
-	return &lines{r: bufio.NewReaderSize(r, 128<<10), limit: limit}
+func newLines(r io.Reader, limit int, cut func()) *lines {
+	return &lines{r: bufio.NewReaderSize(r, 128<<10), limit: limit, cut: cut}
 }
 
 // next is the next line without its end, good until the call after; io.EOF after
@@ -53,7 +58,8 @@ func (l *lines) next() ([]byte, error) {
 	return line, nil
 }
 
-// read puts what stands before the next \n into the queue.
+// read puts what stands before the next \n into the queue, or the beginning of it
+// if that is long.
 func (l *lines) read() error {
 	l.long = append(l.long[:0], l.carry...)
 	l.carry = l.carry[:0]
@@ -73,17 +79,33 @@ func (l *lines) read() error {
 			return nil
 		case err != bufio.ErrBufferFull:
 			return err
-		case len(whole) >= l.limit:
-			return l.cut(whole)
+		}
+		if err := l.split(whole, len(b)); l.more || err != nil {
+			return err
 		}
 	}
 }
 
-// cut hands out a line's beginning, up to the last whole character, and keeps the
-// few bytes behind it for the next piece.
-func (l *lines) cut(b []byte) error {
-	at := runeStart(b, len(b)-1)
-	l.carry = append(l.carry, b[at:]...)
+// split queues the lines of b that a lone \r ends, and keeps what is behind them
+// for the next piece. Only the last fresh bytes were not looked at before. Where
+// there is none, a line beyond the limit is cut between two characters.
+func (l *lines) split(b []byte, fresh int) error {
+	last := len(b) - 1 // a \r there may be half of a \r\n
+	from := max(0, last-fresh)
+	at := bytes.LastIndexByte(b[from:last], '\r') + from
+	next := at + 1
+	if at < from {
+		switch {
+		case len(b) <= l.limit || b[last] == '\r':
+			return nil
+		case l.cut == nil:
+			return fmt.Errorf("line %d: %w", l.n+1, errLongLine)
+		}
+		l.cut()
+		at = runeStart(b, l.limit)
+		next = at
+	}
+	l.carry = append(l.carry, b[next:]...)
 	l.queue, l.more = b[:at], true
 	return nil
 }
@@ -93,16 +115,18 @@ func trimCR(b []byte) []byte  { return bytes.TrimSuffix(b, []byte("\r")) }
 
 // readText reads plain text: a document a line, or blank lines between them.
 func readText(s *source, e *emitter) error {
-	l := newLines(s.text, maxDocument)
+	l := newLines(s.text, maxDocument, e.tellCut)
+	if e.o.Compat { // an entry more than the original's would be another list
+		l = newLines(s.text, maxLine, nil)
+	}
 	var doc []byte
-	begin := 0
 	flush := func() error {
 		text := string(doc)
 		doc = doc[:0]
 		if text == "" {
 			return nil
 		}
-		return e.emit(text, begin)
+		return e.emit(text)
 	}
 	for {
 		line, err := l.next()
@@ -112,21 +136,19 @@ func readText(s *source, e *emitter) error {
 		case err != nil:
 			return s.readError(err)
 		case e.o.Compat:
-			err = e.emit(pythonStrip(string(line)), l.n)
+			err = e.emit(pythonStrip(string(line)))
 		case e.o.DocPerLine:
-			err = e.emit(string(line), l.n)
+			err = e.emit(string(line))
 		case len(bytes.TrimSpace(line)) == 0:
 			err = flush()
 		default:
-			if len(doc)+len(line) >= maxDocument {
+			if len(doc) > 0 && len(doc)+len(line) >= maxDocument {
 				e.tellCut()
 				if err := flush(); err != nil {
 					return err
 				}
 			}
-			if len(doc) == 0 {
-				begin = l.n
-			} else {
+			if len(doc) > 0 {
 				doc = append(doc, '\n')
 			}
 			doc = append(doc, line...)
@@ -166,7 +188,7 @@ func readJSON(s *source, e *emitter) error {
 		if err != nil {
 			return jsonError(s, fmt.Sprintf("%s: entry %d (near byte %d)", s.path, n, d.InputOffset()), err)
 		}
-		if err := e.emit(field.text, n); err != nil {
+		if err := e.emit(field.text); err != nil {
 			return err
 		}
 	}
@@ -194,7 +216,7 @@ func firstByte(r *bufio.Reader) (byte, error) {
 
 // readJSONLines reads a string or an object from every line.
 func readJSONLines(s *source, e *emitter) error {
-	l := newLines(s.text, maxJSONLine)
+	l := newLines(s.text, maxLine, nil)
 	field := newField(e.o.TextField)
 	for {
 		line, err := l.next()
@@ -211,7 +233,7 @@ func readJSONLines(s *source, e *emitter) error {
 		if err := json.Unmarshal(line, field); err != nil {
 			return jsonError(s, fmt.Sprintf("%s:%d", s.path, l.n), err)
 		}
-		if err := e.emit(field.text, l.n); err != nil {
+		if err := e.emit(field.text); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
+	"promptgen/tokenizer"
 )
 
 // Set is a tokenized corpus: a stream to train on and, where some documents were
@@ -18,7 +19,6 @@ type Set struct {
 	Train    *Tokens
 	Val      *Tokens // of no tokens where nothing was held out
 
-	dir       string
 	vocabPath string
 	userDict  string // path; "" without
 }
@@ -35,7 +35,7 @@ func OpenSet(dir string) (_ *Set, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{Manifest: *m, dir: dir, vocabPath: filepath.Join(dir, vocabName)}
+	s := &Set{Manifest: *m, vocabPath: filepath.Join(dir, vocabName)}
 	if _, ok := m.Files[userDictName]; ok {
 		s.userDict = filepath.Join(dir, userDictName)
 	}
@@ -76,6 +76,18 @@ func (s *Set) VocabHash() string { return s.Manifest.VocabHash }
 // VocabSize is the number of its tokens.
 func (s *Set) VocabSize() int { return s.Manifest.VocabSize }
 
+// Vocab reads the vocabulary that the set's ids count in.
+func (s *Set) Vocab() (*tokenizer.Vocab, error) {
+	v, err := tokenizer.ReadVocab(s.vocabPath)
+	if err != nil {
+		return nil, err
+	}
+	if v.Hash() != s.Manifest.VocabHash {
+		return nil, fault.Corrupt("%s: not the vocabulary that the corpus was tokenized with (hash); tokenize the corpus again", s.vocabPath)
+	}
+	return v, nil
+}
+
 // UserDictPath is the user dictionary that lies beside, or "".
 func (s *Set) UserDictPath() string { return s.userDict }
 
@@ -107,9 +119,6 @@ func (s *Set) Close() error { return errors.Join(s.Train.Close(), s.Val.Close())
 // text files, which have no other form.
 func (s *Set) InMemory() (bytes int64) {
 	for _, t := range []*Tokens{s.Train, s.Val} {
-		if t == nil {
-			continue
-		}
 		for _, p := range t.parts {
 			switch m := p.(type) {
 			case memory[uint16]:

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"promptgen/internal/fault"
+	"promptgen/tokenizer"
 )
 
 // makeShard writes ids into a shard and opens it.
@@ -107,7 +108,7 @@ func use(dir string) error {
 			return errors.Join(err, alsoFound(dir))
 		}
 	}
-	_, err = s.Tokenizer()
+	_, err = setTokenizer(s)
 	return err
 }
 
@@ -337,6 +338,39 @@ func TestLegacy(t *testing.T) {
 	code(t, err, fault.CodeUsage, "--vocab")
 	_, err = OpenLegacy(t.TempDir(), vocab)
 	code(t, err, fault.CodeUsage, "tokenized_train_0.txt")
+}
+
+// A vocabulary with capitals does not keep the original from folding: whoever
+// writes on from its token files must read text as they were read.
+func TestLegacyFolds(t *testing.T) {
+	vocab := charTokenizer(t, "A", "B").Vocab()
+	if vocab.LowerCaseByDefault() {
+		t.Fatal("the vocabulary has no capitals")
+	}
+	tok, err := tokenizer.New(vocab, tokenizer.Options{LowerCase: true, Compat: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, path := filepath.Join(t.TempDir(), "tokenized"), filepath.Join(t.TempDir(), "vocab.txt")
+	if err := vocab.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	o := TokenizeOptions{Corpus: []string{write(t, "f.txt", "A 高 B")}, Out: dir, Tokenizer: tok, Compat: true}
+	if _, err := Tokenize(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenLegacy(dir, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := setTokenizer(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := readAll(t, s.Train)
+	if got := again.Encode("A 高 B"); !slices.Equal(got, written[1:len(written)-1]) {
+		t.Errorf("reads %v where the files have %v", got, written)
+	}
 }
 
 func FuzzLegacyIDs(f *testing.F) {

@@ -206,6 +206,8 @@ func (s *source) readError(err error) error {
 		return err // interrupted while it waited
 	case errors.As(err, &p):
 		return unreadable(s.path, err)
+	case errors.Is(err, errLongLine):
+		return fault.Data("%s: %w", s.path, err)
 	}
 	return fault.Corrupt("%s: %v; copy or compress the file again", s.path, err)
 }

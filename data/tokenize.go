@@ -156,8 +156,8 @@ func (o *TokenizeOptions) encoder() *encoder {
 
 // judge refuses a corpus that cannot serve (3).
 func (o *TokenizeOptions) judge(t *tally) error {
-	all := t.Train
-	all.add(t.Val)
+	r := t.report()
+	all := r.All()
 	switch {
 	case all.Docs == 0 && t.Dropped > 0:
 		return fault.Data("the corpus has no document of more than %d characters (%d shorter ones were dropped); lower --min-length", o.MinLength, t.Dropped)
@@ -165,8 +165,8 @@ func (o *TokenizeOptions) judge(t *tally) error {
 		return fault.Data("the corpus is empty: no document in %s", shortList(o.Corpus))
 	case t.Train.Docs == 0:
 		return fault.Data("all %d documents of the corpus were held out; lower --val-fraction", all.Docs)
-	case o.MaxUnk > 0 && all.UnkShare() > o.MaxUnk:
-		return fault.Data("%.3g %% of the tokens are [UNK] (limit %.3g %%), most often for %s; use a vocabulary made from this corpus", 100*all.UnkShare(), 100*o.MaxUnk, sources(t.commonest()))
+	case o.MaxUnk > 0 && r.UnkShare > o.MaxUnk:
+		return fault.Data("%.3g %% of the tokens are [UNK] (limit %.3g %%), most often for %s; use a vocabulary made from this corpus", 100*r.UnkShare, 100*o.MaxUnk, sources(r.Unknown))
 	}
 	return nil
 }

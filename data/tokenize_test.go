@@ -73,7 +73,7 @@ func TestTokenizeFrames(t *testing.T) {
 	if len(r.Unknown) != 1 || r.Unknown[0] != (UnkSource{"未", 1}) {
 		t.Errorf("[UNK] from %v", r.Unknown)
 	}
-	again, err := s.Tokenizer()
+	again, err := setTokenizer(s)
 	if err != nil || again.Vocab().Hash() != s.VocabHash() || again.Options().Level != tokenizer.LevelChar || !again.Options().LowerCase {
 		t.Errorf("another tokenizer came back (%v)", err)
 	}

@@ -23,12 +23,8 @@ type text struct {
 
 // refBeams is beam search in the words of its definition, reading the whole
 // text again for each token.
-func refBeams(t *testing.T, p *model.Params, r Request) []text {
+func refBeams(t *testing.T, p *model.Params, r Request, eos int32) []text {
 	f := newTestForwarder(t, newCPU(t, 1), p, kernel.FP32)
-	eos := int32(-1)
-	if r.EOS != nil {
-		eos = *r.EOS
-	}
 	live, done := []text{{}}, []text(nil)
 	finish := func(x text, length int) {
 		x.score /= math.Pow(float64(length), r.LengthPenalty)
@@ -80,16 +76,16 @@ func TestBeamsEqualPlainSearch(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for round := range 12 {
 		p := randomModel(uint64(40+round), vocab, 64)
-		e := newEngine(t, p, newCPU(t, 0), EngineOptions{Slots: 3})
-		eos := int32(3)
+		eos := int32(-1)
+		if round%3 > 0 {
+			eos = 3
+		}
+		e, pages := pooledEngine(t, p, nil, newCPU(t, 0), EngineOptions{Slots: 3, EOS: &eos})
 		req := Request{
 			PromptIDs: ids(r, vocab, 3+r.IntN(40)), Length: 1 + r.IntN(9), Beams: 1 + r.IntN(6), MinLength: r.IntN(3),
 			LengthPenalty: []float64{0, 1, 2, -1}[r.IntN(4)],
 		}
 		req.Samples = 1 + r.IntN(req.Beams)
-		if round%3 > 0 {
-			req.EOS = &eos
-		}
 		ctx, stop := context.WithCancel(t.Context())
 		var traffic sync.WaitGroup
 		for i := range 2 {
@@ -105,15 +101,15 @@ func TestBeamsEqualPlainSearch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := refBeams(t, p, req)
+		want := refBeams(t, p, req, eos)
 		for i, s := range got.Samples {
 			if !slices.Equal(s.Tokens, want[i].tokens) {
 				t.Errorf("%+v, text %d: %v, want %v", req, i, s.Tokens, want[i].tokens)
 			}
 		}
 		e.Close()
-		if len(e.pool.free) != e.pool.made {
-			t.Errorf("%d of %d pages came back", len(e.pool.free), e.pool.made)
+		if len(pages.free) != pages.made {
+			t.Errorf("%d of %d pages came back", len(pages.free), pages.made)
 		}
 	}
 }
@@ -155,7 +151,7 @@ func TestBeamsFindTheBest(t *testing.T) {
 func TestBeamsWithTexts(t *testing.T) {
 	const vocab = 60
 	tok := wordTokenizer(t, vocab)
-	e := textEngine(t, randomModel(51, vocab, 16), tok, newCPU(t, 0), EngineOptions{})
+	e, pages := pooledEngine(t, randomModel(51, vocab, 16), tok, newCPU(t, 0), EngineOptions{})
 	req := Request{Prompt: "丂七", Length: 60, MinLength: 40, Beams: 3, Samples: 3, LengthPenalty: 1, TopLogProbs: 2}
 	plain, err := e.Generate(t.Context(), req)
 	if err != nil {
@@ -188,8 +184,8 @@ func TestBeamsWithTexts(t *testing.T) {
 	<-ended
 	waitFor(t, func() bool { return e.Stats().Active == 0 })
 	e.Close()
-	if len(e.pool.free) != e.pool.made {
-		t.Errorf("%d of %d pages came back", len(e.pool.free), e.pool.made)
+	if len(pages.free) != pages.made {
+		t.Errorf("%d of %d pages came back", len(pages.free), pages.made)
 	}
 	for _, bad := range []Request{{Prompt: "丂", Beams: 2, Samples: 3}, {Prompt: "丂", Beams: MaxBeams + 1}, {Prompt: "丂", Beams: 2, OnToken: func(Piece) {}}} {
 		if bad.Validate() == nil {

@@ -8,16 +8,20 @@
 //
 //   - request.go: what can be asked for and what comes back
 //   - engine.go: the door; Generate hands a request over and waits for its text
+//   - job.go: a request on its way, and the letter box through which it is answered
 //   - scheduler.go: the loop of steps; who joins, who leaves, what is read next
 //   - share.go: who gets a place to write, and who gives one up
 //   - sequence.go, beam.go: a sample being written; a search with its texts
 //   - prefix.go: what the last prompts left in the cache
+//   - source.go, modelsource.go: where weights come from: memory, a model's file
+//   - weights.go: the weights, packed for decoding
 //   - forward.go: one step of the model over the rows of several sequences
 //   - cache.go: keys and values of what was read, in pages that samples share
 //   - rules.go: penalties and bans
 //   - filter.go: which tokens may be drawn (temperature, top-k, top-p, min-p, typical-p)
 //   - sampler.go: the random stream, the draw
 //   - text.go: tokens back to text, stop strings, the seam to the prompt
+//   - reader.go: the model over tokens without a draw, for eval and measurements
 //
 // A prompt is read once and its cache shared by all samples of the request, and
 // by later prompts that begin like it. Pages are copied when one of their

@@ -1,9 +1,11 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ var (
 // EngineOptions are the choices of an Engine.
 type EngineOptions struct {
 	Name       string       // of the model, for errors
+	Log        *slog.Logger // told of panics and where they happened; nil: no log
 	DType      kernel.DType // of the weights: FP32, BF16, Q8_0 or Q4_0; the cache holds fp32, bf16, 8 or 4 bits
 	Slots      int          // sequences decoded together; 0: 16
 	MaxContext int          // tokens a sequence looks back on; 0: the model's n_ctx
@@ -47,7 +50,6 @@ type Engine struct {
 	opts     EngineOptions
 	bos, eos int32   // negative: none
 	banned   []int32 // never drawn
-	pool     *pool   // the scheduler's, for tests to count after Close
 
 	mu      sync.Mutex
 	waiting []*job
@@ -93,10 +95,45 @@ func NewEngine(p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Eng
 
 // NewEngineFrom is NewEngine over weights that need not be in memory.
 func NewEngineFrom(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*Engine, error) {
+	s, err := prepare(src, tok, cpu, o)
+	if err != nil {
+		return nil, err
+	}
+	go s.run()
+	return s.e, nil
+}
+
+// prepare makes an engine and its scheduler, which does not run yet.
+func prepare(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*scheduler, error) {
 	c, _ := src.Config()
+	if err := o.validate(c); err != nil {
+		return nil, err
+	}
+	if tok != nil && tok.Vocab().Len() > c.VocabSize {
+		return nil, fault.Corrupt("the vocabulary has %d tokens, the model %d: they do not belong together",
+			tok.Vocab().Len(), c.VocabSize)
+	}
+	o.Slots = cmp.Or(o.Slots, 16)
+	o.MaxContext = cmp.Or(o.MaxContext, c.NCtx)
+	o.PrefixTokens = cmp.Or(o.PrefixTokens, o.MaxContext)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{c: c, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	e.bos, e.eos = o.frame(tok)
+	e.banned = e.neverDrawn()
+	f, err := newForwarder(cpu, src, o.DType, o.Lent)
+	if err != nil {
+		return nil, err
+	}
+	return newScheduler(e, f), nil
+}
+
+// validate lists all that is wrong with the options beside a model.
+func (o *EngineOptions) validate(c model.Config) error {
 	var l fault.List
-	if o.DType == kernel.FP16 || o.DType > kernel.Q4_0 {
-		l.Addf("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", o.DType)
+	if err := checkDType(o.DType); err != nil {
+		l.Addf("%v", err)
 	}
 	if o.Slots < 0 || o.Slots > 4096 {
 		l.Addf("slots must be between 0 and 4096, not %d", o.Slots)
@@ -114,48 +151,24 @@ func NewEngineFrom(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o Engi
 	}
 	special("bos", o.BOS)
 	special("eos", o.EOS)
-	if err := l.Err("engine"); err != nil {
-		return nil, err
-	}
-	if tok != nil && tok.Vocab().Len() > c.VocabSize {
-		return nil, fault.Corrupt("the vocabulary has %d tokens, the model %d: they do not belong together",
-			tok.Vocab().Len(), c.VocabSize)
-	}
-	if o.Slots == 0 {
-		o.Slots = 16
-	}
-	if o.MaxContext == 0 {
-		o.MaxContext = c.NCtx
-	}
-	if o.PrefixTokens == 0 {
-		o.PrefixTokens = o.MaxContext
-	}
-	e := &Engine{c: c, tok: tok, opts: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	e.bos, e.eos = e.special(o.BOS, "[MASK]"), e.special(o.EOS, "[CLS]")
-	e.banned = e.neverDrawn()
-	f, err := newForwarder(cpu, src, o.DType, o.Lent)
-	if err != nil {
-		return nil, err
-	}
-	s := newScheduler(e, f)
-	e.pool = s.f.pool
-	go s.run()
-	return e, nil
+	return l.Err("engine")
 }
 
-// special is the token that was asked for, or that the vocabulary has under
-// this name, or -1.
-func (e *Engine) special(asked *int32, name string) int32 {
-	switch {
-	case asked != nil:
-		return *asked
-	case e.tok == nil:
-		return -1
+// frame is the first and the last token of a text: those that were asked for, or
+// the vocabulary's; negative: none.
+func (o *EngineOptions) frame(tok *tokenizer.Tokenizer) (bos, eos int32) {
+	bos, eos = -1, -1
+	if tok != nil {
+		special := tok.Vocab().Special()
+		bos, eos = special.MASK, special.CLS
 	}
-	if id, ok := e.tok.Vocab().ID(name); ok {
-		return id
+	if o.BOS != nil {
+		bos = *o.BOS
 	}
-	return -1
+	if o.EOS != nil {
+		eos = *o.EOS
+	}
+	return bos, eos
 }
 
 // neverDrawn lists [PAD], [UNK], [MASK] and the rows of the head that belong to
@@ -165,8 +178,9 @@ func (e *Engine) neverDrawn() []int32 {
 		return nil
 	}
 	var ids []int32
-	for _, name := range []string{"[PAD]", "[UNK]", "[MASK]"} {
-		if id, ok := e.tok.Vocab().ID(name); ok && id != e.eos {
+	special := e.tok.Vocab().Special()
+	for _, id := range []int32{special.PAD, special.UNK, special.MASK} {
+		if id != e.eos {
 			ids = append(ids, id)
 		}
 	}
@@ -240,14 +254,7 @@ func (e *Engine) newJob(ctx context.Context, r Request) (*job, error) {
 		return nil, err
 	}
 	r.Samples = max(r.Samples, 1)
-	bos, eos := e.bos, e.eos
-	if r.BOS != nil {
-		bos = *r.BOS
-	}
-	if r.EOS != nil {
-		eos = *r.EOS
-	}
-	if err := e.known(&r, bos, eos); err != nil {
+	if err := e.known(&r); err != nil {
 		return nil, err
 	}
 	j := &job{ctx: ctx, req: &r, tok: e.tok, prompt: r.PromptIDs, news: make(chan struct{}, 1)}
@@ -258,38 +265,24 @@ func (e *Engine) newJob(ctx context.Context, r Request) (*job, error) {
 		r.Prompt = e.tok.Decode(r.PromptIDs)
 	}
 	j.context = j.prompt
-	if bos >= 0 {
-		j.context = append([]int32{bos}, j.prompt...)
+	if e.bos >= 0 {
+		j.context = append([]int32{e.bos}, j.prompt...)
 	}
 	if len(j.context) == 0 {
 		return nil, fault.Usage("request: the prompt is empty and the model has no token to begin with: write something")
 	}
-	j.rules = newRules(e.tok, e.banned, eos, &r)
+	j.rules = newRules(e.tok, e.banned, e.eos, &r)
 	j.results = make([]*sequence, j.distinct())
 	return j, nil
 }
 
 // known checks that the model has the request's tokens, and a vocabulary where
 // the request has texts.
-func (e *Engine) known(r *Request, bos, eos int32) error {
+func (e *Engine) known(r *Request) error {
 	vocab := int32(e.c.VocabSize)
-	if bos >= vocab || eos >= vocab {
-		return fault.Usage("request: bos and eos must be tokens of the model, below %d", vocab)
-	}
-	check := func(what string, ids []int32) error {
-		for i, id := range ids {
-			if id < 0 || id >= vocab {
-				return fault.Usage("request: %s token %d is %d, the model's are 0 to %d", what, i, id, vocab-1)
-			}
-		}
-		return nil
-	}
-	if err := check("prompt", r.PromptIDs); err != nil {
-		return err
-	}
-	for _, ids := range r.BanIDs {
-		if err := check("banned", ids); err != nil {
-			return err
+	for i, id := range r.PromptIDs {
+		if id < 0 || id >= vocab {
+			return fault.Usage("request: prompt token %d is %d, the model's are 0 to %d", i, id, vocab-1)
 		}
 	}
 	switch {

@@ -1,8 +1,10 @@
 package generate
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -240,7 +242,8 @@ func TestClearAnswers(t *testing.T) {
 	if r, err := ask(Request{Prompt: "", Length: 3}); err != nil || len(r.Samples[0].Tokens) > 3 {
 		t.Errorf("empty prompt: %v, %v", r, err)
 	}
-	if _, err := ask(Request{Prompt: "", Length: 3, BOS: &none}); fault.Code(err) != fault.CodeUsage {
+	bare := textEngine(t, p, tok, newCPU(t, 0), EngineOptions{BOS: &none})
+	if _, err := bare.Generate(t.Context(), Request{Prompt: "", Length: 3}); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("empty prompt without a first token: %v", err)
 	}
 	if r, err := ask(Request{Prompt: strings.Repeat("丂七 ", 500), Length: 3, MinLength: 3}); err != nil || len(r.Samples[0].Tokens) != 3 {
@@ -384,9 +387,37 @@ func TestSmallBesideLarge(t *testing.T) {
 	}
 }
 
+// A step that panics fails the requests in flight, in one line, and leaves its stack
+// in the log; the engine lives on.
+func TestPanicWithinAStep(t *testing.T) {
+	var log bytes.Buffer
+	s, err := prepare(FromParams(randomModel(12, 30, 16), nil), nil, newCPU(t, 1),
+		EngineOptions{Name: "small", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	positions := s.f.w.wpe
+	s.f.w.wpe = nil
+	go s.run()
+	t.Cleanup(s.e.Close)
+	_, err = s.e.Generate(t.Context(), Request{PromptIDs: []int32{1}, Length: 3})
+	if err == nil || !strings.Contains(err.Error(), "within a step") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the request has %v", err)
+	}
+	for _, want := range []string{"model=small", "slice bounds out of range", "forward.go"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q: %s", want, &log)
+		}
+	}
+	s.f.w.wpe = positions
+	if _, err := s.e.Generate(t.Context(), Request{PromptIDs: []int32{1}, Length: 3}); err != nil {
+		t.Errorf("after the panic: %v", err)
+	}
+}
+
 // Every page comes back, also from cancelled and redrawn samples.
 func TestPagesComeBack(t *testing.T) {
-	e := newEngine(t, randomModel(11, 30, 70), newCPU(t, 0), EngineOptions{Slots: 4})
+	e, pages := pooledEngine(t, randomModel(11, 30, 70), nil, newCPU(t, 0), EngineOptions{Slots: 4})
 	requests := uint64(20)
 	if testing.Short() {
 		requests = 6
@@ -404,7 +435,6 @@ func TestPagesComeBack(t *testing.T) {
 	}
 	waitFor(t, func() bool { return e.Stats().Active == 0 })
 	e.Close()
-	pages := e.pool
 	if pages.made > 4*3*3 { // 4 slots, 4 prompts and what is kept of the last ones, at most 3 pages each
 		t.Errorf("%d pages were made", pages.made)
 	}

@@ -10,7 +10,7 @@ import (
 	"promptgen/tokenizer"
 )
 
-// A model of zeros finds every token equally probable; a ban leaves only one.
+// A model of zeros finds every token equally probable; bans leave only one.
 func Example() {
 	vocab, err := tokenizer.NewVocab([]string{"[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]", "多", "喝", "水"})
 	if err != nil {
@@ -39,8 +39,8 @@ func Example() {
 	defer engine.Close()
 
 	answer, err := engine.Generate(context.Background(), generate.Request{
-		Prompt: "多喝", Length: 2, Greedy: true,
-		BanIDs: [][]int32{{0}, {1}, {2}, {3}, {4}, {5}, {6}},
+		Prompt: "多喝", Length: 2, MinLength: 2, Greedy: true,
+		Ban: []string{"多", "喝", "[SEP]"},
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -85,6 +85,19 @@ func textEngine(t testing.TB, p *model.Params, tok *tokenizer.Tokenizer, cpu *ke
 	return e
 }
 
+// pooledEngine is an engine without a tokenizer, unless one is given, and the
+// scheduler's pages, to be counted after Close.
+func pooledEngine(t testing.TB, p *model.Params, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOptions) (*Engine, *pool) {
+	t.Helper()
+	s, err := prepare(FromParams(p, nil), tok, cpu, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.run()
+	t.Cleanup(s.e.Close)
+	return s.e, s.f.pool
+}
+
 func ids(r *rand.Rand, vocab, n int) []int32 {
 	out := make([]int32, n)
 	for i := range out {

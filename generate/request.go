@@ -39,8 +39,7 @@ type Request struct {
 	FrequencyPenalty  float64 // the same, for each time they were
 	NoRepeatNGram     int     // no sequence of this many tokens twice
 
-	Ban    []string  // words that are never written
-	BanIDs [][]int32 // sequences of tokens that are never written
+	Ban []string // words that are never written
 
 	// Beams > 0 searches for the most probable texts with this many beams
 	// instead of drawing; Samples of them, at most Beams, are the answer. A
@@ -50,9 +49,6 @@ type Request struct {
 
 	Stop []string // the text ends before the first of these, which is not shown
 	Seed uint64   // the same seed, the same text
-
-	BOS *int32 // token put before the prompt; nil: the engine's; negative: none
-	EOS *int32 // token that ends a text; nil: the engine's; negative: none
 
 	AllowDuplicates bool // otherwise a sample equal to an earlier one is drawn again, up to three times, unless it was streamed
 	TopLogProbs     int  // list this many of the most probable tokens at each step
@@ -155,11 +151,6 @@ func (r *Request) Validate() error {
 	for _, w := range r.Ban {
 		if strings.TrimSpace(w) == "" {
 			l.Addf("a banned word must not be blank")
-		}
-	}
-	for _, ids := range r.BanIDs {
-		if len(ids) == 0 {
-			l.Addf("a banned sequence must not be empty")
 		}
 	}
 	for _, s := range r.Stop {

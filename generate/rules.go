@@ -84,12 +84,9 @@ type ban struct {
 	last   []int32
 }
 
-// newRules turns the request's words and sequences into bans.
+// newRules turns the request's words into bans.
 func newRules(tok *tokenizer.Tokenizer, never []int32, eos int32, r *Request) *rules {
 	rs := &rules{tok: tok, never: never, eos: eos}
-	for _, seq := range r.BanIDs {
-		rs.banTokens(seq)
-	}
 	for _, word := range r.Ban {
 		rs.banTokens(encodePrompt(tok, word))
 		rs.banText(word)
@@ -97,16 +94,12 @@ func newRules(tok *tokenizer.Tokenizer, never []int32, eos int32, r *Request) *r
 	return rs
 }
 
-// banTokens forbids the sequence: its last token after those before it. An empty one
-// is a word of which the tokenizer leaves nothing, which is never written anyway.
+// banTokens forbids the sequence: its last token after those before it. Nothing is
+// forbidden by an empty one, a word of which the tokenizer leaves nothing and which
+// is never written anyway, nor by one with [UNK], which stands for anything.
 func (rs *rules) banTokens(seq []int32) {
-	if len(seq) == 0 {
+	if len(seq) == 0 || slices.Contains(seq, rs.tok.Vocab().Special().UNK) {
 		return
-	}
-	if rs.tok != nil {
-		if unk, ok := rs.tok.Vocab().ID("[UNK]"); ok && slices.Contains(seq, unk) {
-			return // it stands for anything
-		}
 	}
 	last := len(seq) - 1
 	rs.after = append(rs.after, ban{tokens: seq[:last], last: seq[last:]})

@@ -166,7 +166,6 @@ func TestPenalties(t *testing.T) {
 		{"presence and frequency count what was written", Request{PresencePenalty: 1, FrequencyPenalty: 0.5}, []int32{3, 0, 0, 2}, 3, []float32{0, -2, -0.5, 0.5, inf}},
 		{"no bigram twice", Request{NoRepeatNGram: 2}, []int32{0, 1, 2, 0, 3, 0}, 0, []float32{2, inf, 1, inf, inf}},
 		{"no token twice", Request{NoRepeatNGram: 1}, []int32{0, 2}, 0, []float32{inf, -2, inf, 0.5, inf}},
-		{"banned sequences", Request{BanIDs: [][]int32{{3}, {1, 0}, {2, 0, 2}}}, []int32{2, 0}, 0, []float32{2, -2, inf, inf, inf}},
 		{"no end before the minimum", Request{MinLength: 2}, []int32{2, 0}, 1, []float32{2, inf, 1, 0.5, inf}},
 		{"an end after it", Request{MinLength: 1}, []int32{2, 0}, 1, []float32{2, -2, 1, 0.5, inf}},
 	} {
@@ -181,6 +180,22 @@ func TestPenalties(t *testing.T) {
 		if !slices.Equal(s.logits, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, s.logits, c.want)
 		}
+	}
+}
+
+// The last token of a banned sequence is forbidden behind the others, and one with
+// [UNK], which stands for any text, forbids nothing.
+func TestBannedSequences(t *testing.T) {
+	tok := wordTokenizer(t, 20)
+	rs := newRules(tok, nil, -1, &Request{})
+	for _, seq := range [][]int32{{3}, {1, 0}, {2, 0, 2}, {0, tok.Vocab().Special().UNK}, {}} {
+		rs.banTokens(seq)
+	}
+	inf := float32(math.Inf(-1))
+	logits := []float32{2, -2, 1, 0.5, 3}
+	rs.forbid(logits, []int32{2, 0}, nil)
+	if want := []float32{2, -2, inf, inf, 3}; !slices.Equal(logits, want) {
+		t.Errorf("%v, want %v", logits, want)
 	}
 }
 
@@ -219,10 +234,7 @@ func TestBannedWords(t *testing.T) {
 			t.Errorf("%q drawn: %v", token, seen[token])
 		}
 	}
-	every := Request{Prompt: "高", Length: 3, Temperature: 1}
-	for id := range int32(v.Len()) {
-		every.BanIDs = append(every.BanIDs, []int32{id})
-	}
+	every := Request{Prompt: "高", Length: 3, MinLength: 3, Temperature: 1, Ban: []string{"[SEP]", "高", "血", "压", "art", "party", "，"}}
 	if _, err := e.Generate(t.Context(), every); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("every token banned: %v", err)
 	}

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"fmt"
+	"runtime/debug"
 	"slices"
 )
 
@@ -59,6 +60,7 @@ func (s *scheduler) run() {
 func (s *scheduler) guarded(phase func()) {
 	defer func() {
 		if r := recover(); r != nil {
+			s.e.opts.Log.Error("the engine panicked", "model", s.e.opts.Name, "panic", r, "stack", string(debug.Stack()))
 			for _, j := range slices.Clone(s.jobs) {
 				s.remove(j, fmt.Errorf("the engine failed within a step: %v", r))
 			}

@@ -9,11 +9,10 @@ import (
 // encodePrompt turns a prompt into tokens as the corpus is turned into them:
 // line feeds are [SEP].
 func encodePrompt(tok *tokenizer.Tokenizer, text string) []int32 {
-	sep, hasSep := tok.Vocab().ID("[SEP]")
 	var ids []int32
 	for i, line := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n") {
-		if i > 0 && hasSep {
-			ids = append(ids, sep)
+		if i > 0 {
+			ids = append(ids, tok.Vocab().Special().SEP)
 		}
 		ids = tok.AppendEncode(ids, line)
 	}

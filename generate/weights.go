@@ -31,8 +31,8 @@ type blockWeights struct {
 // packWeights packs a source's weights for products in d. A value that is not
 // finite is an error that names its tensor.
 func packWeights(u *decode.Unit, src Source, d kernel.DType, lent [][]float32) (*weights, error) {
-	if d == kernel.FP16 || d > kernel.Q4_0 {
-		return nil, fault.Usage("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", d)
+	if err := checkDType(d); err != nil {
+		return nil, err
 	}
 	c, untied := src.Config()
 	e, in := c.NEmbd, c.Inner()
@@ -64,6 +64,14 @@ func packWeights(u *decode.Unit, src Source, d kernel.DType, lent [][]float32) (
 		return nil, p.err
 	}
 	return w, nil
+}
+
+// checkDType refuses what weights cannot be packed in.
+func checkDType(d kernel.DType) error {
+	if d == kernel.FP16 || d > kernel.Q4_0 {
+		return fault.Usage("dtype %v is not one that this engine computes in: use fp32, bf16, q8_0 or q4_0", d)
+	}
+	return nil
 }
 
 // weightSizes is the memory that a model's packed weights take, in the order in

@@ -34,7 +34,7 @@ func TestOwnCorpusHasNoUnknown(t *testing.T) {
 				continue
 			}
 			if slices.Contains(tok.Encode(text), v.Special().UNK) {
-				t.Fatalf("%q gives %q", text, tok.Tokenize(text))
+				t.Fatalf("%q gives %q", text, tokensOf(tok, text))
 			}
 		}
 	})

@@ -65,16 +65,6 @@ func isWord(tok string) bool {
 	return true
 }
 
-// JoinText writes tokens as text, white space at its ends removed.
-func JoinText(tokens []string) string {
-	var j joiner
-	var b []byte
-	for _, tok := range tokens {
-		b = j.append(b, tok)
-	}
-	return strip(string(j.flush(b)))
-}
-
 // Decode writes ids as text, white space at its ends removed. An id that the
 // vocabulary does not have reads as [UNK].
 func (t *Tokenizer) Decode(ids []int32) string {

@@ -21,15 +21,22 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Printf("%q\n", tok.Tokenize("高血压患者多喝热水"))
-	fmt.Println(tok.Decode(tok.Encode("高血压患者多喝热水")))
+	ids := tok.Encode("高血压患者多喝热水")
+	var tokens []string
+	for _, id := range ids {
+		tokens = append(tokens, vocab.Token(id))
+	}
+	fmt.Printf("%q\n", tokens)
+	fmt.Println(tok.Decode(ids))
 	// Output:
 	// ["高血压" "患者" "多" "喝" "热水"]
 	// 高血压患者多喝热水
 }
 
-func ExampleJoinText() {
-	fmt.Println(tokenizer.JoinText([]string{"[MASK]", "hello", "world", "play", "##ing", "你好", "[CLS]"}))
+func ExampleTokenizer_Decode() {
+	vocab, _ := tokenizer.NewVocab([]string{"[SEP]", "[CLS]", "[MASK]", "[PAD]", "[UNK]", "hello", "world", "play", "##ing", "你好"})
+	tok, _ := tokenizer.New(vocab, tokenizer.Options{Level: tokenizer.LevelChar})
+	fmt.Println(tok.Decode([]int32{2, 5, 6, 7, 8, 9, 1}))
 	// Output: hello world playing你好
 }
 

@@ -56,20 +56,17 @@ func anyText() *rapid.Generator[string] {
 }
 
 // TestEncodeAnyText: whatever the text, encoding does not panic, ids are those
-// of the vocabulary, tokens are the ids' names, and streaming gives what
-// decoding at once gives, in whole characters.
+// of the vocabulary, and streaming gives what decoding at once gives, in whole
+// characters.
 func TestEncodeAnyText(t *testing.T) {
 	tokenizers := allTokenizers(t)
 	rapid.Check(t, func(t *rapid.T) {
 		text := anyText().Draw(t, "text")
 		tok := rapid.SampledFrom(tokenizers).Draw(t, "tokenizer")
 		ids := tok.Encode(text)
-		for i, id := range ids {
+		for _, id := range ids {
 			if id < 0 || int(id) >= tok.Vocab().Len() {
 				t.Fatalf("id %d of %d", id, tok.Vocab().Len())
-			}
-			if tok.Tokenize(text)[i] != tok.Vocab().Token(id) {
-				t.Fatal("tokens are not the names of the ids")
 			}
 		}
 		checkStream(t, tok, ids)
@@ -81,7 +78,7 @@ func TestEncodeAnyText(t *testing.T) {
 			t.Fatal("AppendEncodeTold gives other ids than Encode")
 		}
 		if written := strings.Count(text, tokenizer.UNK); (told > 0) != (count(ids, tok.Vocab().Special().UNK) > written) {
-			t.Fatalf("%d sources of [UNK] told in %q", told, tok.Tokenize(text))
+			t.Fatalf("%d sources of [UNK] told in %q", told, tokensOf(tok, text))
 		}
 	})
 }

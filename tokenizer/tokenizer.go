@@ -81,16 +81,6 @@ func (t *Tokenizer) Options() Options { return t.options }
 // Encode gives the ids of text.
 func (t *Tokenizer) Encode(text string) []int32 { return t.AppendEncode(nil, text) }
 
-// Tokenize gives the tokens of text, as strings of the vocabulary.
-func (t *Tokenizer) Tokenize(text string) []string {
-	ids := t.Encode(text)
-	tokens := make([]string, len(ids))
-	for i, id := range ids {
-		tokens[i] = t.vocab.Token(id)
-	}
-	return tokens
-}
-
 // AppendEncode appends the ids of text to dst. Special tokens that are written
 // out in the text, like "[SEP]", stand for themselves.
 func (t *Tokenizer) AppendEncode(dst []int32, text string) []int32 {
