@@ -82,15 +82,17 @@ func TestPack(t *testing.T) {
 				}
 				w := random(r, n*k) // columns
 				for i := range w {
-					switch {
-					case i/32%7 == 3:
+					switch i / 32 % 8 {
+					case 3:
 						w[i] = 0 // a block of zeros
-					case i/32%7 == 4:
+					case 4:
 						w[i] = float32(i%32-16) / 2 // the middle between two multiples
-					case i/32%7 == 5:
+					case 5:
 						w[i] *= 1e-9
-					case i/32%7 == 6:
+					case 6:
 						w[i] = float32(1 - i%2*2) // as far below 0 as above
+					case 7: // the middle again, of a step whose inverse is not exact
+						w[i] = w[i/32*32+31] * float32(i%32-16) / 16
 					}
 				}
 				rows := make([]float32, n*k)

@@ -45,13 +45,8 @@ type Gemm struct {
 	expPanels bool      // A is bf16 already, a head's exponentials in panels of LDA slots
 }
 
-// A product of few rows is not worth blocking.
-const (
-	directRows = 8       // at most so many rows are multiplied without packing B
-	dotRows    = 4       // at most so many by dot products, where B is stored [N,K]
-	dotMin     = 1 << 18 // and large
-	dotColumns = 64      // columns of a part then
-)
+// directRows is how many rows at most are multiplied without packing B.
+const directRows = 8
 
 // gemmJob is a Gemm on its way: the panels of B and the blocks of the sum at hand.
 type gemmJob struct {
@@ -82,7 +77,6 @@ type gemmPhase uint8
 const (
 	phasePackB gemmPhase = iota
 	phaseMultiply
-	phaseDots
 )
 
 // Gemm computes a matrix product.
@@ -91,19 +85,14 @@ func (c *CPU) Gemm(g *Gemm) {
 	if !j.prepare(c, g) {
 		return
 	}
-	if j.M <= dotRows && j.TransB && !j.TransA && !j.Accumulate && !j.BF16 && j.soft == nil && j.N*j.K >= dotMin {
-		j.phase = phaseDots
-		c.pool.run((j.N+dotColumns-1)/dotColumns, j)
-	} else {
-		j.cutSum()
-		j.cut(c.Threads())
-		j.each(func() {
-			j.phase = phasePackB
-			c.pool.run(j.packs()*j.groups, j)
-			j.phase = phaseMultiply
-			c.pool.runShares(len(j.parts), j.shareOf, j)
-		})
-	}
+	j.cutSum()
+	j.cut(c.Threads())
+	j.each(func() {
+		j.phase = phasePackB
+		c.pool.run(j.packs()*j.groups, j)
+		j.phase = phaseMultiply
+		c.pool.runShares(len(j.parts), j.shareOf, j)
+	})
 	*j = gemmJob{parts: j.parts, shares: j.shares, sum: j.sum, stage: j.stage}
 }
 
@@ -195,22 +184,6 @@ func (j *gemmJob) part(w *worker, i int) {
 		j.packB(i)
 	case phaseMultiply:
 		j.multiply(w, i)
-	case phaseDots:
-		j.dots(i*dotColumns, min((i+1)*dotColumns, j.N))
-	}
-}
-
-// dots computes columns [lo,hi) of a product of few rows with a B stored [N,K]:
-// each row of B is read once and multiplied by all rows of A.
-func (j *gemmJob) dots(lo, hi int) {
-	for n := lo; n < hi; n++ {
-		b := j.B[n*j.LDB:][:j.K]
-		for r := range j.M {
-			j.C[r*j.LDC+n] = j.cpu.isa.dot(j.A[r*j.LDA:][:j.K], b)
-		}
-	}
-	for r := range j.M {
-		j.finish(r, lo, hi)
 	}
 }
 

@@ -206,10 +206,15 @@ func (j *headJob) multiply() {
 }
 
 // mostSum is a sum from which on its row is shifted by its largest logit instead
-// of its target's: a loss of 46 nats.
-const mostSum = 1e20
+// of its target's: a loss of 46 nats. A sum far below 1, which the target alone
+// gives, is of logits so large that those of rounded operands lie far from the
+// target's own, which is computed from what is not rounded.
+const (
+	mostSum  = 1e20
+	leastSum = 1 / mostSum
+)
 
-// overflown marks such a row in place of its factor.
+// overflown marks a row beyond them in place of its factor.
 const overflown = math.MaxFloat32
 
 // shiftByMaxima shifts the marked rows by their largest logit, and no others: what
@@ -257,7 +262,7 @@ func (j *headJob) part(_ *worker, i int) {
 // but for its factor.
 func (j *headJob) finish(i int, h []float32, target int) {
 	sum, shift, logit := j.sum(j.soft.sums, i), float64(j.soft.shift[i]), float64(j.soft.target[i])
-	if sum >= mostSum {
+	if sum >= mostSum || sum <= leastSum {
 		j.factor[i] = overflown
 		return
 	}

@@ -169,6 +169,35 @@ func TestHeadLargeLosses(t *testing.T) {
 	})
 }
 
+// Logits so large that rounding their operands moves them further than an
+// exponential reaches: a row that is predicted almost surely still has a gradient.
+func TestHeadLargeLogits(t *testing.T) {
+	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {
+		const rows, width, vocab = 80, 64, 100
+		r := rng(11)
+		h := kernel.Head{Rows: rows, Width: width, Vocab: vocab, SeqLen: rows, Scale: 0.25, BF16: true, Fresh: true}
+		h.H, h.W, h.Targets = normal(r, rows*width, 0), normal(r, vocab*width, 0), make([]int32, rows)
+		for i := range rows { // the target's token points where the row does
+			h.Targets[i] = int32(i)
+			copy(h.W[i*width:], h.H[i*width:][:width])
+			for k := range width {
+				h.H[i*width+k] *= 3000
+			}
+		}
+		losses, dh, dw := make([]float32, rows), make([]float32, rows*width), make([]float32, vocab*width)
+		cpu.HeadLossGrad(&h, losses, dh, dw)
+		want, _, _ := ref.HeadLoss(ref.RoundBF16(f64(h.H)), ref.RoundBF16(f64(h.W)), h.Targets, width, vocab, 0.25, 0)
+		near(t, "losses", losses, want, 0.05) // logits are some 2e5, and 1/64 apart
+		for what, x := range map[string][]float32{"dh": dh, "dw": dw} {
+			for i, v := range x {
+				if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+					t.Fatalf("%s[%d] is %g", what, i, v)
+				}
+			}
+		}
+	})
+}
+
 // NaN and infinities reach the losses and gradients of their rows and no others.
 func TestHeadNotFinite(t *testing.T) {
 	eachISA(t, func(t *testing.T, cpu *kernel.CPU) {

@@ -171,7 +171,9 @@ func appendQ4(b []byte, x []float32) []byte {
 	if scale != 0 {
 		inv = 1 / scale
 	}
-	nibble := func(v float32) byte { return byte(max(0, min(15, int(v*inv+8.5)))) }
+	// Rounded before the addition: fused, it would be another nibble than where
+	// weights are quantized as they are loaded.
+	nibble := func(v float32) byte { return byte(max(0, min(15, int(float32(v*inv)+8.5)))) }
 	for i := range qBlock / 2 {
 		b = append(b, nibble(x[i])|nibble(x[i+qBlock/2])<<4)
 	}
