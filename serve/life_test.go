@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -222,6 +223,68 @@ func TestDrain(t *testing.T) {
 		}
 		if err := s.Reload(t.Context()); s.ready() || !errors.Is(err, errDraining) {
 			t.Errorf("ready after the end: %v, loaded again: %v", s.ready(), err)
+		}
+	}
+}
+
+// failing is a listener that ends in an error when it is told to.
+type failing struct {
+	net.Listener
+	fail chan error
+}
+
+func (l failing) Accept() (net.Conn, error) { return nil, <-l.fail }
+
+// However serving ends, the model is freed: one that is loaded, and one that is
+// still being loaded when the listener fails.
+func TestServeFreesTheModel(t *testing.T) {
+	broken := errors.New("the network is gone")
+	for _, c := range []struct {
+		name     string
+		loaded   bool   // before the end
+		cert     string // that is not there
+		mustFail string
+	}{
+		{"the listener fails", true, "", broken.Error()},
+		{"the listener fails while the model loads", false, "", broken.Error()},
+		{"no certificate", true, filepath.Join(t.TempDir(), "absent.pem"), "absent.pem"},
+	} {
+		freed, mayLoad := make(chan struct{}), make(chan struct{})
+		open := openTiny(t, generate.EngineOptions{})
+		s, err := New(Options{TLSCert: c.cert, TLSKey: c.cert, Open: func(ctx context.Context) (*Model, error) {
+			<-mayLoad
+			m, err := open(ctx)
+			if err == nil {
+				closeIt := m.Close
+				m.Close = func() { closeIt(); close(freed) }
+			}
+			return m, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.loaded {
+			close(mayLoad)
+			if err := s.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fail := make(chan error, 1)
+		fail <- broken
+		if err := s.Serve(t.Context(), failing{l, fail}); err == nil || !strings.Contains(err.Error(), c.mustFail) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if !c.loaded {
+			close(mayLoad)
+		}
+		select {
+		case <-freed:
+		case <-time.After(time.Minute):
+			t.Errorf("%s: the model was not freed", c.name)
 		}
 	}
 }

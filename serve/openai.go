@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -264,11 +265,15 @@ func (s *Server) generateAll(ctx context.Context, cancel context.CancelFunc, r *
 		})
 	}
 	wg.Wait()
+	var prompts []string
 	for _, o := range own {
 		note(r).samples += note(o).samples
 		note(r).tokens += note(o).tokens
-		note(r).prompt += note(o).prompt
+		if p := note(o).prompt; p != "" {
+			prompts = append(prompts, p)
+		}
 	}
+	note(r).prompt = strings.Join(prompts, "\n")
 	return answers, failed
 }
 

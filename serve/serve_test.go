@@ -399,6 +399,54 @@ func TestKeysAndRate(t *testing.T) {
 	}
 }
 
+// A key file that is emptied allows no key, and one that cannot be read any more
+// leaves the keys as they were; the log says so once, not at each request.
+func TestKeysThatAreLost(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	write := func(s string) {
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("secret-1\n")
+	var log lockedBuffer
+	k, err := readKeys(file, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name    string
+		change  func()
+		allowed bool
+		logged  string // what is new in the log
+	}{
+		{"unchanged", func() {}, true, ""},
+		{"emptied", func() { write("# none today\n") }, false, "every request is refused"},
+		{"written again", func() { write("secret-1\nsecret-2\n") }, true, ""},
+		{"taken away", func() { os.Remove(file) }, true, "cannot be read again"},
+		{"back", func() { write("secret-1") }, true, ""},
+		{"a folder", func() { os.Remove(file); os.Mkdir(file, 0o700) }, true, "cannot be read again"},
+	} {
+		step.change()
+		before := len(log.String())
+		for range 3 {
+			k.checked = time.Time{}
+			if got := k.allowed("secret-1"); got != step.allowed {
+				t.Errorf("%s: allowed %v", step.name, got)
+			}
+		}
+		said := log.String()[before:]
+		if step.logged == "" && said != "" || step.logged != "" && (strings.Count(said, "\n") != 1 || !strings.Contains(said, step.logged) || !strings.Contains(said, "level=ERROR")) {
+			t.Errorf("%s: %q in the log", step.name, said)
+		}
+	}
+	os.Remove(file)
+	write("\n# none\n")
+	if _, err := New(Options{Open: openTiny(t, generate.EngineOptions{}), APIKeyFile: file}); err == nil || !strings.Contains(err.Error(), "holds no key") {
+		t.Errorf("begun without a key: %v", err)
+	}
+}
+
 // Prompts are in the log only where that was asked for; a panic is a 500 with
 // an id; the figures are there.
 func TestLogPanicMetrics(t *testing.T) {
@@ -410,6 +458,10 @@ func TestLogPanicMetrics(t *testing.T) {
 	if strings.Contains(log.String(), "context\":") || !strings.Contains(log.String(), "samples=2") {
 		t.Error(log.String())
 	}
+	var asked lockedBuffer
+	_, logging := start(t, Options{LogPrompts: true, Log: slog.New(slog.NewTextHandler(&asked, nil))}, generate.EngineOptions{})
+	ask(t, "POST", logging+"/v1/completions", `{"prompt":["高血压","hello"],"max_tokens":1}`)
+	eventually(t, "both prompts, told apart, in the log", func() bool { return strings.Contains(asked.String(), `prompt="高血压\nhello"`) })
 	w := httptest.NewRecorder()
 	s.observed(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oh") })).
 		ServeHTTP(w, httptest.NewRequest("GET", "/x", nil))

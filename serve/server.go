@@ -33,7 +33,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o.withDefaults()}
 	if o.APIKeyFile != "" {
-		k, err := readKeys(o.APIKeyFile)
+		k, err := readKeys(o.APIKeyFile, s.o.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -55,10 +55,10 @@ func (s *Server) Load(ctx context.Context) error { return s.Reload(ctx) }
 // Serve answers on the listener, which it closes, until ctx is done. Then it
 // is not ready any more, lets the requests in flight finish for Options.Drain,
 // and returns. It loads the model first if Load was not called; a model that
-// cannot be opened ends it.
+// cannot be opened ends it. However it ends, the model is freed, and the server
+// has no other.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	requests, cut := context.WithCancelCause(context.Background())
-	defer cut(nil)
 	srv := &http.Server{
 		Handler:           s.handler,
 		BaseContext:       func(net.Listener) context.Context { return requests },
@@ -69,6 +69,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
+	defer func() { // a model that is still loading is freed when it is there
+		gone := s.models.end()
+		cutOff(srv, cut)
+		<-gone
+	}()
 	if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && s.keys == nil {
 		s.o.Log.Warn("everyone who reaches this address may ask: give keys with --api-key-file", "address", a.String())
 	}
@@ -97,11 +102,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("serve: %w", err)
 		case err := <-loaded:
 			if err != nil {
-				return errors.Join(err, srv.Close())
+				return err
 			}
 			loaded = nil
 		case <-ctx.Done():
-			return s.drain(srv, cut)
+			s.drain(srv)
+			return nil
 		}
 	}
 }
@@ -109,10 +115,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // farewell is for telling those whose requests are cut off.
 const farewell = time.Second
 
-// drain lets the requests in flight finish, for as long as it may; then it cuts
-// them off. Until then the server is reached, so that its readiness can be asked
-// for: new requests get a 503.
-func (s *Server) drain(srv *http.Server, cut context.CancelCauseFunc) error {
+// cutOff ends what is still in flight.
+func cutOff(srv *http.Server, cut context.CancelCauseFunc) {
+	cut(errCutOff)
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if srv.Shutdown(ctx) != nil {
+		_ = srv.Close()
+	}
+}
+
+// drain lets the requests in flight finish, for as long as it may. Until then
+// the server is reached, so that its readiness can be asked for: new requests
+// get a 503.
+func (s *Server) drain(srv *http.Server) {
 	s.o.Log.Info("draining", "limit", s.o.Drain)
 	gone := s.models.end()
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.Drain)
@@ -122,14 +138,6 @@ func (s *Server) drain(srv *http.Server, cut context.CancelCauseFunc) error {
 	case <-ctx.Done():
 	}
 	if err := srv.Shutdown(ctx); err != nil {
-		s.o.Log.Warn("requests were cut off", "after", s.o.Drain)
-		cut(errCutOff)
-		ctx, cancel := context.WithTimeout(context.Background(), farewell)
-		defer cancel()
-		if srv.Shutdown(ctx) != nil {
-			_ = srv.Close()
-		}
+		s.o.Log.Warn("requests are cut off", "after", s.o.Drain)
 	}
-	<-gone
-	return nil
 }

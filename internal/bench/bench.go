@@ -5,8 +5,6 @@ package bench
 
 import (
 	"embed"
-	"errors"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -30,9 +28,9 @@ var batches = map[string]int{"test": 8, "mini": 8, "small256": 4, "small1024": 1
 // Names lists the shapes that are known by name.
 func Names() []string { return []string{"test", "mini", "small256", "small1024"} }
 
-// defaultVocab stands in for the vocabulary of a config that names none: that of
-// bert-base-chinese.
-const defaultVocab = 21128
+// DefaultVocab stands in for the vocabulary of a config that names none: that of
+// bert-base-chinese, the original's.
+const DefaultVocab = 21128
 
 // defaultBatch is the train command's.
 const defaultBatch = 8
@@ -41,7 +39,7 @@ const defaultBatch = 8
 func LoadShape(nameOrPath string) (Shape, error) {
 	if slices.Contains(Names(), nameOrPath) {
 		text, err := shapes.ReadFile("shapes/" + nameOrPath + ".json")
-		if errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
 			return Shape{}, err
 		}
 		cfg, err := configs.Parse(nameOrPath, text)
@@ -49,7 +47,7 @@ func LoadShape(nameOrPath string) (Shape, error) {
 	}
 	cfg, err := configs.Load(nameOrPath)
 	if cfg.VocabSize == 0 {
-		cfg.VocabSize = defaultVocab
+		cfg.VocabSize = DefaultVocab
 	}
 	return Shape{cfg, defaultBatch}, err
 }

@@ -25,7 +25,7 @@ func TestTokenFlops(t *testing.T) {
 // A config without a vocabulary can be measured all the same.
 func TestLoadShapeFillsInTheVocabulary(t *testing.T) {
 	s, err := LoadShape("small")
-	if err != nil || s.Config.VocabSize != defaultVocab || s.Batch != defaultBatch {
+	if err != nil || s.Config.VocabSize != DefaultVocab || s.Batch != defaultBatch {
 		t.Errorf("small: %+v, %v", s, err)
 	}
 	if _, err := LoadShape("no such shape"); err == nil {

@@ -75,7 +75,7 @@ func Infer(ctx context.Context, o InferOptions) (*InferResult, error) {
 		DType: o.DType.String(), ISA: o.CPU.ISA(), Threads: o.CPU.Threads(),
 		LoadMS: ms(time.Since(begun)), DecodeBytes: reader.WeightBytes(),
 	}
-	b := &inferBench{ctx: ctx, r: reader, ids: randomIDs(c.VocabSize, c.NCtx, o.Seed), vocab: c.VocabSize}
+	b := &inferBench{ctx: ctx, r: reader, ids: randomIDs(c.VocabSize, c.NCtx, o.Seed)}
 	r.PrefillLen = min(prefillTokens, max(1, c.NCtx/2))
 	r.LongLen = min(longTokens, max(1, c.NCtx-longSteps))
 	r.Prefill = b.speeds(timed{r.PrefillLen, func() time.Duration { return b.prefill(r.PrefillLen) }})[0]
@@ -125,11 +125,10 @@ func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 // inferBench measures a reader.
 type inferBench struct {
-	ctx   context.Context
-	r     *generate.Reader
-	ids   []int32 // n_ctx of them
-	vocab int
-	err   error
+	ctx context.Context
+	r   *generate.Reader
+	ids []int32 // n_ctx of them
+	err error
 }
 
 // timed is a run that reads or writes so many tokens in the time it returns.

@@ -21,12 +21,13 @@ type Usable struct {
 func Find() Usable { return findUnder("/") }
 
 // findUnder is Find with another root of the file system, for tests. The least
-// of all limits counts; a group's limit binds those below it as well.
+// of all limits counts; a group's limit binds those below it as well. Where
+// nothing is left it is a byte, for none would mean that there is no limit.
 func findUnder(root string) Usable {
 	best := Usable{math.MaxInt64, ""}
 	consider := func(bytes int64, from string) {
 		if from != "" && bytes < best.Bytes {
-			best = Usable{max(0, bytes), from}
+			best = Usable{max(1, bytes), from}
 		}
 	}
 	if n, ok := field(read(root, "proc/meminfo"), "MemAvailable:"); ok {

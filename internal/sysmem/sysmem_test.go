@@ -34,11 +34,16 @@ func TestFindUnder(t *testing.T) {
 			"proc/self/cgroup":         "0::/../host\n",
 			"sys/fs/cgroup/memory.max": "7000\n",
 		}, 7000},
-		"over the limit": {map[string]string{
+		"over the limit": {map[string]string{ // which is not the same as none
 			"proc/self/cgroup":             "0::/\n",
 			"sys/fs/cgroup/memory.max":     "10\n",
 			"sys/fs/cgroup/memory.current": "20\n",
-		}, 0},
+		}, 1},
+		"at the limit": {map[string]string{
+			"proc/self/cgroup":             "0::/\n",
+			"sys/fs/cgroup/memory.max":     "10\n",
+			"sys/fs/cgroup/memory.current": "10\n",
+		}, 1},
 	} {
 		root := t.TempDir()
 		for file, text := range c.files {

@@ -1,13 +1,11 @@
 package launch
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,37 +107,56 @@ func writeHosts(hosts []host, line func(host) string) (path string, remove func(
 	return f.Name(), remove, nil
 }
 
-// answerTimeout is how long a host may take to answer before it counts as lost.
+// remoteShell is the command that mpirun reaches other hosts with, as its
+// variables say: Open MPI takes the first of several that is there, with colons
+// between them. Without one that is there it is ssh.
+func remoteShell() []string {
+	shells := strings.Split(os.Getenv("OMPI_MCA_plm_rsh_agent"), ":")
+	for _, shell := range append(shells, os.Getenv("HYDRA_LAUNCHER_EXEC")) {
+		if words := strings.Fields(shell); len(words) > 0 {
+			if _, err := exec.LookPath(words[0]); err == nil {
+				return words
+			}
+		}
+	}
+	return []string{"ssh"}
+}
+
+// answerTimeout is how long a host may take to answer before it counts as lost,
+// finding its address included.
 const answerTimeout = 5 * time.Second
 
 // reachable is the hosts that a command can be run on, asked the way mpirun
-// would: by its agent, ssh if nothing else is set.
+// would, all at the same time.
 func reachable(ctx context.Context, hosts []host, log func(string)) []host {
-	agent := strings.Fields(cmp.Or(os.Getenv("OMPI_MCA_plm_rsh_agent"), os.Getenv("HYDRA_LAUNCHER_EXEC"), "ssh"))
-	answers := make([]bool, len(hosts))
+	shell := remoteShell()
+	answers, local := make([]bool, len(hosts)), make([]bool, len(hosts))
 	var all sync.WaitGroup
 	for i, h := range hosts {
-		if answers[i] = isLocal(h.name); answers[i] {
-			continue
-		}
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, agent[0], append(agent[1:len(agent):len(agent)], h.name, "true")...)
+			if local[i] = isLocal(ctx, h.name); local[i] {
+				answers[i] = true
+				return
+			}
+			cmd := exec.CommandContext(ctx, shell[0], append(shell[1:len(shell):len(shell)], h.name, "true")...)
 			cmd.WaitDelay = time.Second
 			answers[i] = cmd.Run() == nil
 		})
 	}
 	all.Wait()
 	var left []host
+	elsewhere := false
 	for i, h := range hosts {
 		if answers[i] {
 			left = append(left, h)
+			elsewhere = elsewhere || !local[i]
 		} else {
 			log(fmt.Sprintf("host %s does not answer and is left out", h.name))
 		}
 	}
-	if len(left) > 0 && !slices.ContainsFunc(left, func(h host) bool { return !isLocal(h.name) }) {
+	if len(left) > 0 && !elsewhere {
 		// mpirun may not know this machine by an address whose link is down.
 		return []host{{"localhost", slotsOf(left)}}
 	}
@@ -147,12 +164,12 @@ func reachable(ctx context.Context, hosts []host, log func(string)) []host {
 }
 
 // isLocal says whether a name is this machine's.
-func isLocal(name string) bool {
+func isLocal(ctx context.Context, name string) bool {
 	own, _ := os.Hostname()
 	if name == "localhost" || name == own {
 		return true
 	}
-	ips, err := net.LookupIP(name)
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, name)
 	if err != nil {
 		return false
 	}
@@ -161,11 +178,11 @@ func isLocal(name string) bool {
 		return false
 	}
 	for _, ip := range ips {
-		if ip.IsLoopback() {
+		if ip.IP.IsLoopback() {
 			return true
 		}
 		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip) {
+			if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip.IP) {
 				return true
 			}
 		}

@@ -32,7 +32,6 @@ type Options struct {
 
 // flavour is a kind of mpirun.
 type flavour struct {
-	name string
 	args func(ranks int, hostfile string) []string
 	line func(h host) string // of a hostfile
 	env  []string
@@ -43,7 +42,6 @@ type flavour struct {
 const keepaliveTime, keepaliveInterval, keepaliveProbes = 3, 2, 3
 
 var openMPI = flavour{
-	name: "Open MPI",
 	args: func(ranks int, hostfile string) []string {
 		args := []string{"-np", strconv.Itoa(ranks), "--bind-to", "none"}
 		for name, value := range map[string]int{
@@ -66,7 +64,6 @@ var openMPI = flavour{
 }
 
 var hydra = flavour{
-	name: "MPICH",
 	args: func(ranks int, hostfile string) []string {
 		args := []string{"-n", strconv.Itoa(ranks), "-bind-to", "none"}
 		if hostfile != "" {

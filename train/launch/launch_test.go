@@ -3,12 +3,15 @@ package launch
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"promptgen/internal/fault"
@@ -123,6 +126,60 @@ func TestLostHost(t *testing.T) {
 	}
 }
 
+// Other hosts are asked with the command that mpirun would take: the first that
+// is there, however the variables are filled, and ssh where they name none.
+func TestRemoteShell(t *testing.T) {
+	dir := t.TempDir()
+	there := filepath.Join(dir, "there")
+	if err := os.WriteFile(there, []byte("#!/bin/sh\n"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath(there); err != nil || strings.Contains(there, ":") {
+		t.Skipf("no such commands here: %v", err)
+	}
+	absent := filepath.Join(dir, "absent")
+	for _, c := range []struct{ openMPI, hydra, want string }{
+		{"", "", "ssh"},
+		{" ", "", "ssh"},
+		{" : ", " ", "ssh"},
+		{absent + " -x : " + there + " -q : ssh", "", there + " -q"},
+		{absent, there + " -v", there + " -v"},
+		{there, absent, there},
+		{absent, absent, "ssh"},
+	} {
+		t.Setenv("OMPI_MCA_plm_rsh_agent", c.openMPI)
+		t.Setenv("HYDRA_LAUNCHER_EXEC", c.hydra)
+		if got := strings.Join(remoteShell(), " "); got != c.want {
+			t.Errorf("%q, %q: %q, want %q", c.openMPI, c.hydra, got, c.want)
+		}
+	}
+}
+
+// Names are looked up for all hosts at once, and not beyond an interrupt: a name
+// server that is gone would hold a restart up for each of them in turn.
+func TestNamesAreLookedUpTogether(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var waiting atomic.Int32
+	var waitedOut atomic.Bool
+	former := net.DefaultResolver
+	t.Cleanup(func() { net.DefaultResolver = former })
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(asked context.Context, _, _ string) (net.Conn, error) {
+		if waiting.Add(1) > 2 { // more than a single name takes: IPv4 and IPv6
+			interrupt()
+		}
+		defer waiting.Add(-1)
+		<-asked.Done()
+		if errors.Is(asked.Err(), context.DeadlineExceeded) {
+			waitedOut.Store(true)
+		}
+		return nil, asked.Err()
+	}}
+	if left := reachable(ctx, []host{{"a.invalid.", 1}, {"b.invalid.", 1}, {"c.invalid.", 1}}, func(string) {}); len(left) > 0 || ctx.Err() == nil || waitedOut.Load() {
+		t.Errorf("left %v; looked up together: %v; beyond the interrupt: %v", left, ctx.Err() != nil, waitedOut.Load())
+	}
+}
+
 // A hostfile is written as each implementation reads it, and removed.
 func TestWriteHosts(t *testing.T) {
 	for _, c := range []struct {
@@ -135,10 +192,10 @@ func TestWriteHosts(t *testing.T) {
 		}
 		text, err := os.ReadFile(path)
 		if err != nil || string(text) != c.want {
-			t.Errorf("%s: %q, %v", c.kind.name, text, err)
+			t.Errorf("%q, %v, want %q", text, err, c.want)
 		}
 		if !strings.Contains(strings.Join(c.kind.args(3, path), " "), path) {
-			t.Errorf("%s does not name the hostfile: %v", c.kind.name, c.kind.args(3, path))
+			t.Errorf("the hostfile is not named: %v", c.kind.args(3, path))
 		}
 		remove()
 		if _, err := os.Stat(path); err == nil {
