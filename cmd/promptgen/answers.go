@@ -21,52 +21,65 @@ type question struct {
 	err    error
 }
 
+// answering is what the reader of prompts and the printer of answers share.
+type answering struct {
+	ask      func(context.Context, string) (*generate.Response, error)
+	answered chan question
+	places   chan struct{} // of prompts whose answers are not printed yet
+
+	mu     sync.Mutex
+	over   bool // no question is begun any more
+	asking sync.WaitGroup
+}
+
 // answerAll asks for every prompt of prompts, which calls its argument for each
 // of them until that is false, and hands the answers to print: in the prompts'
 // order, or as they finish. The first error ends it.
 func answerAll(ctx context.Context, prompts func(yield func(string) bool) error, ordered bool,
 	ask func(context.Context, string) (*generate.Response, error), print func(question) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	answered := make(chan question)
-	var asking sync.WaitGroup
-	var mu sync.Mutex
-	over := false // no question is begun any more
-	defer func() {
-		cancel()
-		mu.Lock()
-		over = true
-		mu.Unlock()
-		asking.Wait()
-	}()
-	places := make(chan struct{}, atOnce) // of prompts whose answers are not printed yet
+	a := &answering{ask: ask, answered: make(chan question), places: make(chan struct{}, atOnce)}
+	defer a.end(cancel)
 	read := make(chan error, 1)
-	go func() { // on its own: reading may wait for a user
-		n := 0
-		err := prompts(func(prompt string) bool {
-			select {
-			case places <- struct{}{}:
-			case <-ctx.Done():
-				return false
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if over {
-				return false
-			}
-			q := question{number: n, prompt: prompt}
-			n++
-			asking.Go(func() {
-				q.resp, q.err = ask(ctx, q.prompt)
-				select {
-				case answered <- q:
-				case <-ctx.Done():
-				}
-			})
-			return true
-		})
-		asking.Wait()
-		read <- err
-	}()
+	go func() { read <- a.read(ctx, prompts) }() // on its own: reading may wait for a user
+	return a.print(ctx, read, ordered, print)
+}
+
+// read begins a question for each prompt while there is a place, and returns
+// when all of them are answered.
+func (a *answering) read(ctx context.Context, prompts func(yield func(string) bool) error) error {
+	n := 0
+	err := prompts(func(prompt string) bool {
+		select {
+		case a.places <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+		n++
+		return a.begin(ctx, question{number: n - 1, prompt: prompt})
+	})
+	a.asking.Wait()
+	return err
+}
+
+func (a *answering) begin(ctx context.Context, q question) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return false
+	}
+	a.asking.Go(func() {
+		q.resp, q.err = a.ask(ctx, q.prompt)
+		select {
+		case a.answered <- q:
+		case <-ctx.Done():
+		}
+	})
+	return true
+}
+
+// print hands out the answers until all are read, or the first error.
+func (a *answering) print(ctx context.Context, read <-chan error, ordered bool, print func(question) error) error {
 	waiting := map[int]question{}
 	next := 0
 	for {
@@ -75,7 +88,7 @@ func answerAll(ctx context.Context, prompts func(yield func(string) bool) error,
 			return ctx.Err()
 		case err := <-read:
 			return err
-		case q := <-answered:
+		case q := <-a.answered:
 			if q.err != nil {
 				return q.err
 			}
@@ -88,11 +101,21 @@ func answerAll(ctx context.Context, prompts func(yield func(string) bool) error,
 				if err := print(q); err != nil {
 					return err
 				}
-				<-places
+				<-a.places
 				next++
 			}
 		}
 	}
+}
+
+// end stops what is still asked for and waits for it; the reader may go on
+// waiting for a user.
+func (a *answering) end(cancel context.CancelFunc) {
+	cancel()
+	a.mu.Lock()
+	a.over = true
+	a.mu.Unlock()
+	a.asking.Wait()
 }
 
 // tokenJSON is a token that was drawn or might have been.

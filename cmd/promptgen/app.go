@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -67,6 +66,11 @@ func newApp(s streams, environ []string) *app {
 		c.Flags = append(c.Flags, commonFlags()...)
 		if seed, other := seeds[c.Name]; other {
 			c.Flags[slices.IndexFunc(c.Flags, func(f cli.Flag) bool { return f.Names()[0] == "seed" })] = seed
+		}
+		for _, f := range c.Flags {
+			if list, ok := f.(*cli.StringSliceFlag); ok {
+				list.KeepSpace = true // a prompt may end with a space, and a text at a line's end
+			}
 		}
 		c.HideHelpCommand = true
 		explain(c)
@@ -133,12 +137,21 @@ func (a *app) run(ctx context.Context, args []string) error {
 }
 
 // commandLine is what to type to run the same again: the variables that stand
-// for flags, the program, its arguments.
+// for flags of the command, the program, its arguments. It is kept with a model:
+// other variables are nobody's business.
 func (a *app) commandLine(args []string) string {
 	var words []string
-	for _, name := range slices.Sorted(maps.Keys(a.env)) {
-		if v, ok := a.env.flagValue(name); ok {
-			words = append(words, envPrefix+name+"="+shellQuote(v))
+	name, _ := a.splitCommand(args)
+	if c, err := a.command(name); err == nil {
+		names := []string{"ISA", "MPI_LIB"}
+		for _, f := range c.Flags {
+			names = append(names, envName(f.Names()[0]))
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			if v, ok := a.env.flagValue(name); ok {
+				words = append(words, envPrefix+name+"="+shellQuote(v))
+			}
 		}
 	}
 	words = append(words, a.name())
@@ -197,6 +210,13 @@ func compat(faults *fault.List, c *cli.Context) bool {
 		faults.Addf(`--compat knows only "book", not %q`, v)
 	}
 	return v == "book"
+}
+
+// stray says whether a flag was given, which the caller has no use for. What the
+// environment says is meant for whichever command has the use.
+func (a *app) stray(c *cli.Context, flag string) bool {
+	_, everywhere := a.env.flagValue(flag)
+	return c.IsSet(flag) && !everywhere
 }
 
 // refuseDevice answers --device: the CPU is the only device there is.

@@ -164,12 +164,18 @@ func (p *parse) commandLine(args []string) {
 	}
 }
 
+// instead names what stands in a flag's place: where it is on the command line,
+// the flag's variable does not count.
+var instead = map[string]string{
+	"data": "corpus", "corpus": "data", "prompt": "prompts-file", "prompts-file": "prompt", "dtype": "fp16",
+}
+
 // environment gives the flags that only the environment sets.
 func (p *parse) environment() (flags []string) {
 	for _, f := range p.cmd.Flags {
 		name := f.Names()[0]
 		v, ok := p.env.flagValue(name)
-		if !ok || slices.Contains(p.given, name) {
+		if !ok || slices.Contains(p.given, name) || slices.Contains(p.given, instead[name]) {
 			continue
 		}
 		if given, ok := p.value(envPrefix+envName(name), f, v); ok {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -18,6 +19,13 @@ import (
 type benchKind struct {
 	name string
 	run  func(c *cli.Context) error
+}
+
+// benchFlags are the flags that not every kind takes, with the kinds that do.
+var benchFlags = map[string][]string{
+	"batch-size": {"train", "gemm"}, "steps": {"train", "gemm"},
+	"dropout": {"train"}, "max-memory": {"train"}, "recompute": {"train"}, "optimizer-state": {"train"},
+	"model": {"infer"}, "vocab": {"infer"},
 }
 
 func (a *app) benchKinds() []benchKind {
@@ -40,18 +48,21 @@ func (a *app) benchCommand() *cli.Command {
 		ArgsUsage: strings.Join(names, "|"),
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Value: "mini", Usage: "model config: a `FILE`, a preset, or a shape that peers are measured at (" + strings.Join(bench.Names(), ", ") + ")"},
-			&cli.IntFlag{Name: "vocab-size", Usage: "tokens in the vocabulary (default: the config's, else 21128)"},
-			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Usage: "windows computed together (default: the shape's, else 8)"},
+			vocabSizeFlag(),
+			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Usage: "train, gemm: windows computed together (default: the shape's, else 8)"},
 			dtypeFlag("", inferenceTypes),
 			&cli.StringFlag{Name: "model", Usage: "infer: a model `FOLDER` or GGUF file instead of random weights"},
 			vocabFlag("infer: vocabulary `FILE` of --model"),
-			&cli.Float64Flag{Name: "dropout", Usage: "all dropouts (default: the config's)"},
-			&cli.IntFlag{Name: "steps", Usage: "measure `N` steps (default: a few seconds)"},
-		}, keepingFlags()...),
+			&cli.Float64Flag{Name: "dropout", Usage: "train: all dropouts (default: the config's)"},
+			&cli.IntFlag{Name: "steps", Usage: "train, gemm: measure `N` steps (default: a few seconds)"},
+		}, keepingFlags("Memory of train")...),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 1 {
 				for _, k := range kinds {
 					if k.name == c.Args().First() {
+						if err := a.benchStray(c, k.name); err != nil {
+							return err
+						}
 						return k.run(c)
 					}
 				}
@@ -61,8 +72,20 @@ func (a *app) benchCommand() *cli.Command {
 	}
 }
 
-// benchShape reads the flags that all kinds share.
-func (a *app) benchShape(faults *fault.List, c *cli.Context) (bench.Shape, kernel.DType) {
+// benchStray refuses the flags of other kinds.
+func (a *app) benchStray(c *cli.Context, kind string) error {
+	var faults fault.List
+	for _, flag := range sortedKeys(benchFlags) {
+		if kinds := benchFlags[flag]; !slices.Contains(kinds, kind) && a.stray(c, flag) {
+			faults.Addf("--%s is for bench %s", flag, oneOf(kinds))
+		}
+	}
+	return faults.Err("bench " + kind)
+}
+
+// benchShape reads the flags of what is measured; types are the number formats
+// that it can compute in.
+func benchShape(faults *fault.List, c *cli.Context, types []string) (bench.Shape, kernel.DType) {
 	shape, err := bench.LoadShape(c.String("config"))
 	if err != nil {
 		faults.Addf("%v", err)
@@ -83,12 +106,12 @@ func (a *app) benchShape(faults *fault.List, c *cli.Context) (bench.Shape, kerne
 		}
 		shape.Config.EmbdDrop, shape.Config.AttnDrop, shape.Config.ResidDrop = p, p, p
 	}
-	return shape, dtype(faults, c.String("dtype"), trainingTypes)
+	return shape, dtype(faults, c.String("dtype"), types)
 }
 
 func (a *app) benchTrain(c *cli.Context) error {
 	var faults fault.List
-	shape, dt := a.benchShape(&faults, c)
+	shape, dt := benchShape(&faults, c, trainingTypes)
 	o := train.DefaultOptions()
 	o.MaxMemory, _ = maxMemory(&faults, c)
 	o.Recompute, o.OptimizerBF16 = recomputing(&faults, c), optimizerBF16(&faults, c)
@@ -115,7 +138,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 
 func (a *app) benchGemm(c *cli.Context) error {
 	var faults fault.List
-	shape, dt := a.benchShape(&faults, c)
+	shape, dt := benchShape(&faults, c, trainingTypes)
 	if err := faults.Err("bench gemm"); err != nil {
 		return err
 	}

@@ -17,20 +17,15 @@ import (
 // of the model that --model names.
 func (a *app) benchInfer(c *cli.Context) error {
 	var faults fault.List
-	o := bench.InferOptions{DType: dtype(&faults, c.String("dtype"), inferenceTypes), Seed: c.Uint64("seed")}
-	if c.IsSet("model") == c.IsSet("config") && c.IsSet("model") {
+	shape, dt := benchShape(&faults, c, inferenceTypes)
+	o := bench.InferOptions{Config: shape.Config, DType: dt, Seed: c.Uint64("seed")}
+	switch {
+	case !c.IsSet("model") && a.stray(c, "vocab"):
+		faults.Addf("--vocab is the vocabulary of --model, which is missing")
+	case c.IsSet("model") && c.IsSet("config"):
 		faults.Addf("name either --config or --model")
-	}
-	if !c.IsSet("model") {
-		shape, err := bench.LoadShape(c.String("config"))
-		if err != nil {
-			faults.Addf("%v", err)
-		}
-		if c.IsSet("vocab-size") {
-			positive(&faults, c, "vocab-size")
-			shape.Config.VocabSize = c.Int("vocab-size")
-		}
-		o.Config = shape.Config
+	case c.IsSet("model") && a.stray(c, "vocab-size"):
+		faults.Addf("--vocab-size is for --config: the vocabulary of --model has its own size")
 	}
 	if err := faults.Err("bench infer"); err != nil {
 		return err

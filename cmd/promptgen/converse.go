@@ -145,10 +145,14 @@ func (c *conversation) help() {
 	}
 	c.say("Everything else is a prompt. Ctrl-C stops a text. Settings (/set NAME VALUE):")
 	for _, s := range samplingSettings {
-		c.say("  %-18s %s", s.name, strings.ReplaceAll(s.usage, "`", ""))
+		usage := strings.ReplaceAll(s.usage, "`", "")
+		if _, isList := s.at(&c.req).(*[]string); isList {
+			usage += "; several with blanks between them, or none"
+		}
+		c.say("  %-18s %s", s.name, usage)
 	}
 	c.say("  %-18s %s", "seed", "a number: the same text each time; random: another one")
-	c.say("  %-18s %s", "stream", "on: print the first text while it is written")
+	c.say("  %-18s %s", "stream", "on or off: print the first text while it is written")
 }
 
 // set changes or shows settings.
@@ -168,13 +172,15 @@ func (c *conversation) set(rest string) {
 	switch {
 	case name == "":
 		c.say("seed %s", c.seed())
-		c.say("stream %t", c.out.stream)
+		c.say("stream %s", c.stream())
 	case name == "seed" && hasValue:
 		c.setSeed(value)
 	case name == "seed":
 		c.say("seed %s", c.seed())
-	case name == "stream":
+	case name == "stream" && hasValue:
 		c.setStream(value)
+	case name == "stream":
+		c.say("stream %s", c.stream())
 	case !slices.Contains(names, name):
 		c.say("there is no setting %q, did you mean %q?", name, nearest.Of(name, names))
 	}
@@ -221,11 +227,16 @@ func (c *conversation) setSeed(value string) {
 	c.say("seed %s", c.seed())
 }
 
+// streamSetting is no field of a request: it borrows one that is a switch.
+var streamSetting = setting{name: "stream", at: func(r *generate.Request) any { return &r.Greedy }}
+
+func (c *conversation) stream() string {
+	return streamSetting.show(&generate.Request{Greedy: c.out.stream})
+}
+
 func (c *conversation) setStream(value string) {
-	// A request has no such field: it borrows the reading of one that is a switch.
-	like := setting{name: "stream", at: func(r *generate.Request) any { return &r.Greedy }}
-	r := generate.Request{Greedy: c.out.stream}
-	if err := like.parse(&r, value); err != nil {
+	var r generate.Request
+	if err := streamSetting.parse(&r, value); err != nil {
 		c.say("%v", err)
 		return
 	}
@@ -234,7 +245,7 @@ func (c *conversation) setStream(value string) {
 		return
 	}
 	c.out.stream = r.Greedy
-	c.say("stream %s", like.show(&r))
+	c.say("stream %s", c.stream())
 }
 
 // complete offers the commands and the settings' names to the Tab key.

@@ -24,10 +24,6 @@ import (
 	"promptgen/train"
 )
 
-// doctorVocab is the vocabulary that the presets are judged with: that of
-// bert-base-chinese.
-const doctorVocab = 21128
-
 // diagnosis is what doctor found.
 type diagnosis struct {
 	Program   host.Program  `json:"program"`
@@ -105,11 +101,8 @@ func (a *app) diagnose(ctx context.Context, folder string, threads int) (*diagno
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	share, err := trainingShare(cpu, d.Limits)
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	share := trainingShare(cpu, d.Limits)
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	for _, name := range configs.Names() {
@@ -125,7 +118,7 @@ func (a *app) diagnose(ctx context.Context, folder string, threads int) (*diagno
 
 // trainingShare is which share of the limit a product of training's usual shape
 // reaches here: with it a preset's speed is estimated.
-func trainingShare(cpu *kernel.CPU, limit bench.Machine) (float64, error) {
+func trainingShare(cpu *kernel.CPU, limit bench.Machine) float64 {
 	const m, n, k = 1024, 2304, 768
 	x, w, y := make([]float32, m*k), make([]float32, k*n), make([]float32, m*n)
 	for i := range x {
@@ -143,7 +136,7 @@ func trainingShare(cpu *kernel.CPU, limit bench.Machine) (float64, error) {
 	}
 	// The rest of a step (attention, norms, the optimizer) takes time as well.
 	const besidesProducts = 0.8
-	return besidesProducts * 2 * m * n * k / best.Seconds() / 1e9 / limit.Limit(bestType(limit)), nil
+	return besidesProducts * 2 * m * n * k / best.Seconds() / 1e9 / limit.Limit(bestType(limit))
 }
 
 // bestType is what to train in here.
@@ -160,12 +153,12 @@ func (d *diagnosis) judge(name string, share float64) (preset, error) {
 	if err != nil {
 		return preset{}, err
 	}
-	c.VocabSize = doctorVocab
+	c.VocabSize = bench.DefaultVocab
 	dtype := bestType(d.Limits)
 	o := train.DefaultOptions()
 	p := preset{Name: name, Parameters: c.NumParams(), Batch: o.BatchSize, DType: dtype.String()}
 	want := plan.Settings{Batch: p.Batch, Sequences: p.Batch, Threads: d.Usable, BF16: dtype == kernel.BF16}
-	want, p.Fits, err = plan.Fit(c, want, plan.Auto, d.Memory.Bytes)
+	want, p.Fits, err = plan.Fit(c, want, plan.Auto, defaultLimit(d.Memory))
 	if err != nil {
 		return preset{}, err
 	}
@@ -254,12 +247,13 @@ func (d *diagnosis) advise() {
 		add("huge pages are off: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled makes large models faster")
 	}
 	var largest string
+	limit := bytesize.Format(defaultLimit(d.Memory))
 	for _, p := range d.Presets {
 		if p.Fits {
 			largest = p.Name
 		} else if d.Memory.Bytes > 0 {
-			add("preset %s needs %s even with one sequence at a time, more than may be used; see promptgen plan --config %s --max-memory %s",
-				p.Name, bytesize.Format(p.TrainBytes), p.Name, strings.ReplaceAll(bytesize.Format(d.Memory.Bytes), " ", ""))
+			add("preset %s needs %s even with one sequence at a time, more than the %s that a training keeps within here; see promptgen plan --config %s --max-memory %s",
+				p.Name, bytesize.Format(p.TrainBytes), limit, p.Name, strings.ReplaceAll(limit, " ", ""))
 		}
 		if p.Fits && d.Disk.Free > 0 && p.DiskBytes > d.Disk.Free {
 			add("%s has %s free; training %s writes some %s", d.Disk.Folder, bytesize.Format(d.Disk.Free), p.Name, bytesize.Format(p.DiskBytes))

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/urfave/cli/v2"
 
+	"promptgen/internal/bench"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 )
@@ -59,6 +61,11 @@ func deviceFlag() cli.Flag {
 
 func vocabFlag(usage string) *cli.StringFlag {
 	return &cli.StringFlag{Name: "vocab", Aliases: []string{"vocab_file", "vocab_filename"}, Usage: usage}
+}
+
+// vocabSizeFlag is for commands that need no data.
+func vocabSizeFlag() cli.Flag {
+	return &cli.IntFlag{Name: "vocab-size", Usage: fmt.Sprintf("tokens in the vocabulary (default: the config's, else %d)", bench.DefaultVocab)}
 }
 
 // The number formats that training and inference compute in.

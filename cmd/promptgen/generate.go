@@ -38,7 +38,7 @@ func (a *app) generateCommand() *cli.Command {
 			deviceFlag(),
 			&cli.StringSliceFlag{Name: "prompt", Category: text, Usage: "`TEXT` to go on with, repeat for more (default: ask, or read one a line from a pipe)"},
 			&cli.StringFlag{Name: "prompts-file", Category: text, Usage: "`FILE` with one prompt a line"},
-			&cli.BoolFlag{Name: "jsonl", Category: text, Usage: "print one JSON object a line for each prompt, as soon as it is done"},
+			&cli.BoolFlag{Name: "jsonl", Category: text, Usage: "print one JSON object a line for each prompt (of --prompts-file as soon as it is done, in any order)"},
 			&cli.IntFlag{Name: "logprobs", Category: text, Usage: "with --json or --jsonl: each token's log-probability, and the `N` most probable tokens beside it"},
 			&cli.BoolFlag{Name: "stream", Category: text, Usage: "print the first text of a prompt while it is written"},
 		}, samplingFlags(), frameFlags()),
@@ -267,7 +267,7 @@ func (a *app) load(c *cli.Context, o checkpoint.LoadOptions) (*checkpoint.Model,
 // openGenerator loads the model that the flags name and makes it ready.
 func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *generator, err error) {
 	var faults fault.List
-	o.Name = c.String("model")
+	o.Name, o.Log = c.String("model"), a.console.Log
 	o.DType = dtype(&faults, c.String("dtype"), inferenceTypes)
 	if err := faults.Err(c.Command.Name); err != nil {
 		return nil, err

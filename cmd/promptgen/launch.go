@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -27,9 +28,22 @@ func (a *app) launchCommand() *cli.Command {
 			}
 			return launch.Run(c.Context, launch.Options{
 				Ranks: c.Int("np"), Hostfile: c.String("hostfile"), MaxRestarts: c.Int("max-restarts"),
-				Mpirun: c.String("mpirun"), Program: program, Args: c.Args().Slice(),
+				Mpirun: c.String("mpirun"), Program: program, Args: trainingArgs(c),
 				Stdout: a.out, Stderr: a.err, Log: func(line string) { a.console.Log.Info(line) },
 			})
 		},
 	}
+}
+
+// trainingArgs is the command line of the ranks. The flags that every command has
+// are meant for them; those behind train come later and count.
+func trainingArgs(c *cli.Context) []string {
+	args := c.Args().Slice()
+	var common []string
+	for _, name := range []string{"json", "quiet", "seed", "threads"} {
+		if c.IsSet(name) {
+			common = append(common, fmt.Sprintf("--%s=%v", name, c.Value(name)))
+		}
+	}
+	return slices.Insert(args, min(1, len(args)), common...)
 }

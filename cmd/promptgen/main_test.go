@@ -132,6 +132,15 @@ func TestWrongUsage(t *testing.T) {
 		{"xyzzy", []string{`no command "xyzzy"; promptgen help`}},
 		{"train --fp16 --dtype fp32 --save-every -5m", []string{"--fp16 means --dtype bf16", `"-5m"`}},
 		{"tokenize --corpus a.txt --compat book --level char", []string{"--compat book", "--level"}},
+		{"tokenize --text x --level bit --compat bok", []string{"--level must be word, char or bert", `"bok"`}},
+		{"tokenize --text x --compat book --user-dict w.txt", []string{"--compat book", "--user-dict"}},
+		{"tokenize --text x --num-pieces 5 --val-fraction 7 --out t --corpus c.txt", []string{"--num-pieces", "--val-fraction", "--out", "--corpus", "beside --text"}},
+		{"bench infer --steps 3 --batch-size 2 --dropout 0.1 --max-memory 1GiB", []string{"--steps", "--batch-size", "--dropout", "--max-memory is for bench train"}},
+		{"bench gemm --model m --optimizer-state bf16", []string{"--model is for bench infer", "--optimizer-state"}},
+		{"bench infer --vocab v.txt", []string{"--vocab is the vocabulary of --model"}},
+		{"bench infer --model m --config test", []string{"either --config or --model"}},
+		{"bench infer --model m --vocab-size 9", []string{"--vocab-size is for --config"}},
+		{"bench infer --vocab-size 0 --dtype int3 --config absent.json", []string{"--vocab-size", "--dtype", "absent.json"}},
 		{"quickstart -", []string{"a pipe does not allow"}},
 		{"serve --cors-origin foo", []string{`cors-origin "foo"`}},
 		{"serve --timeout 0s", []string{"--timeout must be above 0"}},
@@ -230,6 +239,10 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("no %q in %s", want, o.err)
 		}
 	}
+	// A variable is for the commands that have a use for it, and no fault of others.
+	s.write("vocab.txt", "[SEP]\n[CLS]\n[MASK]\n[PAD]\n[UNK]\n好\n")
+	s.environ = []string{"PROMPTGEN_CORPUS=a.txt", "PROMPTGEN_OUT=o"}
+	s.ok("tokenize", "--vocab", "vocab.txt", "--text", "好")
 	s.environ = []string{"PROMPTGEN_EPOCHS=many"}
 	s.fails(fault.CodeUsage, []string{"PROMPTGEN_EPOCHS must be a whole number"}, "train")
 	s.environ = []string{"PROMPTGEN_JSON=1"}

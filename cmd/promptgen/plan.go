@@ -12,6 +12,7 @@ import (
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/configs"
 	"promptgen/internal/atomicdir"
+	"promptgen/internal/bench"
 	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
@@ -26,15 +27,15 @@ const memoryCategory = "Memory"
 // memoryFlags say how much memory a training may take and what it may do to
 // keep to it.
 func memoryFlags() []cli.Flag {
-	return append(keepingFlags(),
+	return append(keepingFlags(memoryCategory),
 		&cli.StringFlag{Name: "write-config", Category: memoryCategory, Usage: "write the config that fits to `FILE`"})
 }
 
-func keepingFlags() []cli.Flag {
+func keepingFlags(category string) []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "max-memory", Category: memoryCategory, Usage: "keep within `SIZE` (2GiB, 512MiB; default: 90 % of what is usable here)"},
-		&cli.StringFlag{Name: "recompute", Category: memoryCategory, Value: string(plan.Auto), Usage: "compute values again in the backward pass: `auto` (where memory asks for it), on or off"},
-		&cli.StringFlag{Name: "optimizer-state", Category: memoryCategory, Value: kernel.FP32.String(), Usage: "number format of AdamW's moments: `fp32`, or bf16 with random rounding (half the memory, other results)"},
+		&cli.StringFlag{Name: "max-memory", Category: category, Usage: "keep within `SIZE` (2GiB, 512MiB; default: 90 % of what is usable here)"},
+		&cli.StringFlag{Name: "recompute", Category: category, Value: string(plan.Auto), Usage: "compute values again in the backward pass: `auto` (where memory asks for it), on or off"},
+		&cli.StringFlag{Name: "optimizer-state", Category: category, Value: kernel.FP32.String(), Usage: "number format of AdamW's moments: `fp32`, or bf16 with random rounding (half the memory, other results)"},
 	}
 }
 
@@ -70,12 +71,15 @@ func recomputing(faults *fault.List, c *cli.Context) plan.Recomputing {
 	return plan.Recomputing(c.String("recompute"))
 }
 
-// maxMemory reads --max-memory; without it, 90 % of what is usable, and no
-// limit where the system does not tell.
+// defaultLimit is what a training keeps within unless told otherwise: 90 % of
+// what is usable, and no limit (0) where the system does not tell.
+func defaultLimit(u sysmem.Usable) int64 { return u.Bytes - u.Bytes/10 }
+
+// maxMemory reads --max-memory.
 func maxMemory(faults *fault.List, c *cli.Context) (limit int64, usable sysmem.Usable) {
 	usable = sysmem.Find()
 	if !c.IsSet("max-memory") {
-		return usable.Bytes / 10 * 9, usable
+		return defaultLimit(usable), usable
 	}
 	limit, ok := bytesize.Parse(c.String("max-memory"))
 	if !ok {
@@ -107,7 +111,7 @@ func (a *app) planCommand() *cli.Command {
 		Usage: "say what memory a training will need, before it starts",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"model_config"}, Value: "small", Usage: "model config: a `FILE` or a preset (test, mini, small, base)"},
-			&cli.IntFlag{Name: "vocab-size", Usage: "tokens in the vocabulary (default: the config's, else 21128)"},
+			vocabSizeFlag(),
 			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Value: d.BatchSize, Usage: "windows computed together"},
 			&cli.IntFlag{Name: "grad-accum", Aliases: []string{"gradient_accumulation"}, Value: d.GradAccum, Usage: "batches in one optimizer step"},
 			dtypeFlag("", trainingTypes),
@@ -187,7 +191,7 @@ func newPlanReport(c *cli.Context) (*planReport, error) {
 		positive(&faults, c, "vocab-size")
 		cfg.VocabSize = c.Int("vocab-size")
 	} else if cfg.VocabSize == 0 {
-		cfg.VocabSize = 21128 // that of the original's Chinese BERT vocabulary
+		cfg.VocabSize = bench.DefaultVocab
 	}
 	r := &planReport{cfg: cfg}
 	r.Limit, r.Usable = maxMemory(&faults, c)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"promptgen/internal/fault"
+	"promptgen/internal/sysmem"
 )
 
 // A plan's parts make up its total, and each means that it names is worth what
@@ -76,6 +77,29 @@ func TestTrainShrinks(t *testing.T) {
 	}
 	if o := s.ok("inspect", "model/final_model", "--json"); strings.Contains(o.out, `"n_layer": 12`) {
 		t.Errorf("not smaller: %s", o.out)
+	}
+}
+
+// A training keeps within 90 % of what is usable, also where next to nothing is
+// left: 0 would be no limit. What doctor says fits is judged by the same.
+func TestDefaultLimit(t *testing.T) {
+	for usable, want := range map[int64]int64{0: 0, 1: 1, 1000: 900} {
+		if got := defaultLimit(sysmem.Usable{Bytes: usable}); got != want {
+			t.Errorf("%d of %d usable bytes", got, usable)
+		}
+	}
+	judged := func(usable int64) preset {
+		p, err := (&diagnosis{Usable: 1, Memory: sysmem.Usable{Bytes: usable}}).judge("mini", 0.5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	least := judged(1).TrainBytes
+	for share, fits := range map[float64]bool{1.02: false, 1.09: false, 1.12: true} {
+		if p := judged(int64(share * float64(least))); p.Fits != fits {
+			t.Errorf("with %g times the least that a training takes: fits %v", share, p.Fits)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -35,8 +36,8 @@ var samplingSettings = []setting{
 	{"greedy", "always the most probable token", func(r *generate.Request) any { return &r.Greedy }},
 	{"beams", "search for the most probable texts with `N` beams instead of drawing (0: off)", func(r *generate.Request) any { return &r.Beams }},
 	{"length-penalty", "of beams: a text's score is divided by its length to this power", func(r *generate.Request) any { return &r.LengthPenalty }},
-	{"stop", "end before this `TEXT`, repeat for more", func(r *generate.Request) any { return &r.Stop }},
-	{"ban", "`WORD` that is never written, repeat for more", func(r *generate.Request) any { return &r.Ban }},
+	{"stop", "end before this `TEXT`", func(r *generate.Request) any { return &r.Stop }},
+	{"ban", "`WORD` that is never written", func(r *generate.Request) any { return &r.Ban }},
 	{"allow-duplicates", "let samples of a prompt be equal (else they are drawn again, up to three times)", func(r *generate.Request) any { return &r.AllowDuplicates }},
 }
 
@@ -54,7 +55,7 @@ func samplingFlags() []cli.Flag {
 		case *bool:
 			flags = append(flags, &cli.BoolFlag{Name: s.name, Category: category, Usage: s.usage})
 		case *[]string:
-			flags = append(flags, &cli.StringSliceFlag{Name: s.name, Category: category, Usage: s.usage})
+			flags = append(flags, &cli.StringSliceFlag{Name: s.name, Category: category, Usage: s.usage + ", repeat for more"})
 		}
 	}
 	return flags
@@ -95,7 +96,7 @@ func (s setting) parse(r *generate.Request, typed string) error {
 		*v = x
 	case *bool:
 		switch strings.ToLower(typed) {
-		case "", "on", "true", "yes", "1":
+		case "on", "true", "yes", "1":
 			*v = true
 		case "off", "false", "no", "0":
 			*v = false
@@ -104,6 +105,9 @@ func (s setting) parse(r *generate.Request, typed string) error {
 		}
 	case *[]string:
 		*v = strings.Fields(typed)
+		if typed == "none" || typed == "off" {
+			*v = nil
+		}
 	}
 	return nil
 }
@@ -121,7 +125,7 @@ func (s setting) show(r *generate.Request) string {
 		}
 		return "off"
 	case *[]string:
-		return strings.Join(*v, " ")
+		return cmp.Or(strings.Join(*v, " "), "none")
 	}
 	return ""
 }

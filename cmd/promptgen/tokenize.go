@@ -31,11 +31,7 @@ func (a *app) tokenizeCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			if texts := c.StringSlice("text"); len(texts) > 0 {
-				t, err := a.corpusTokenizer(c)
-				if err != nil {
-					return err
-				}
-				return a.showTokens(t, texts, c.Bool("json"))
+				return a.tokenizeTexts(c, texts)
 			}
 			o, err := a.tokenizeOptions(c)
 			if err != nil {
@@ -65,24 +61,49 @@ func (a *app) tokenizeOptions(c *cli.Context) (o data.TokenizeOptions, err error
 		Corpus: corpusPatterns(&faults, c), Out: c.String("out"), UserDict: c.String("user-dict"),
 		DocPerLine: co.DocPerLine, TextField: co.TextField, Notice: co.Notice, Stdin: a.in,
 		MinLength: c.Int("min-length"), ValFraction: c.Float64("val-fraction"), MaxUnk: c.Float64("max-unk"),
-		Threads: c.Int("threads"), Compat: compat(&faults, c), NumPieces: c.Int("num-pieces"),
+		Threads: c.Int("threads"), Compat: cutting(&faults, c), NumPieces: c.Int("num-pieces"),
 	}
 	if o.Compat && !c.IsSet("min-length") {
 		o.MinLength = bookMinLength
-	}
-	if o.Compat && (c.String("level") != string(tokenizer.LevelWord) || o.UserDict != "") {
-		faults.Addf("--compat book cuts as the original does: it takes neither another --level nor a --user-dict")
 	}
 	positive(&faults, c, "num-pieces")
 	if c.IsSet("num-pieces") && !o.Compat {
 		faults.Addf("--num-pieces belongs to --compat book: token shards need no pieces")
 	}
-	choice(&faults, c, "level", "word", "char", "bert")
 	if err := faults.Err("tokenize"); err != nil {
 		return o, err
 	}
 	o.Tokenizer, err = a.corpusTokenizer(c)
 	return o, err
+}
+
+// cutting checks the flags that say how text is cut; book is the original's way.
+func cutting(faults *fault.List, c *cli.Context) (book bool) {
+	choice(faults, c, "level", "word", "char", "bert")
+	book = compat(faults, c)
+	if book && (c.String("level") != string(tokenizer.LevelWord) || c.String("user-dict") != "") {
+		faults.Addf("--compat book cuts as the original does: it takes neither another --level nor a --user-dict")
+	}
+	return book
+}
+
+// tokenizeTexts shows how strings are cut.
+func (a *app) tokenizeTexts(c *cli.Context, texts []string) error {
+	var faults fault.List
+	cutting(&faults, c)
+	for _, flag := range []string{"corpus", "doc-per-line", "text-field", "out", "min-length", "val-fraction", "max-unk", "num-pieces"} {
+		if a.stray(c, flag) {
+			faults.Addf("--%s is for a corpus: it cannot stand beside --text", flag)
+		}
+	}
+	if err := faults.Err("tokenize"); err != nil {
+		return err
+	}
+	t, err := a.corpusTokenizer(c)
+	if err != nil {
+		return err
+	}
+	return a.showTokens(t, texts, c.Bool("json"))
 }
 
 // bookMinLength is the original's --min_length: it drops entries of so many
