@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"promptgen/internal/fault"
 	"promptgen/tokenizer/segment"
@@ -55,6 +56,19 @@ func New(v *Vocab, o Options) (*Tokenizer, error) {
 	t.pieces = newPieces(v)
 	t.scratch.New = func() any { return new([]string) }
 	return t, nil
+}
+
+// Bytes is the memory that a tokenizer over v takes beside v itself; userDict is
+// the size of a user dictionary's file.
+func Bytes(v *Vocab, l Level, userDict int64) int64 {
+	if l != LevelWord && l != "" {
+		return 0
+	}
+	characters := int(userDict) // at most one a byte
+	for _, w := range v.words() {
+		characters += utf8.RuneCountInString(w)
+	}
+	return segment.Bytes(characters)
 }
 
 // words are the tokens that occur as words in a text: not the special ones,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"unicode/utf8"
 
@@ -167,13 +168,18 @@ type sampler struct {
 	dtype    kernel.DType
 }
 
-// samplesNeed is the memory that sample takes (generate.Need).
+// samplesNeed is the memory that sample takes (generate.Need) and its tokenizer.
 func (t *trainer) samplesNeed() (weights []int, mapped, heap int64) {
 	tokens := 0
 	for _, p := range t.o.SamplePrompts {
 		tokens = max(tokens, utf8.RuneCountInString(p)+1+sampleLength) // a token is a character or more
 	}
-	return generate.Need(t.cfg, t.untied, t.o.DType, min(tokens, t.cfg.NCtx))
+	weights, mapped, heap = generate.Need(t.cfg, t.untied, t.o.DType, min(tokens, t.cfg.NCtx))
+	var userDict int64
+	if info, err := os.Stat(t.set.UserDictPath()); err == nil {
+		userDict = info.Size()
+	}
+	return weights, mapped, heap + tokenizer.Bytes(t.vocab, tokenizer.Level(t.set.Manifest.Level), userDict)
 }
 
 // sample writes on from each prompt.

@@ -35,7 +35,7 @@ func BenchmarkLoad(b *testing.B) {
 	var last base
 	for b.Loop() {
 		var err error
-		if last, err = load(packedList, headroom); err != nil {
+		if last, err = load(packedList, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

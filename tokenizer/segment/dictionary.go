@@ -40,16 +40,25 @@ type Dictionary struct {
 	scratch sync.Pool
 }
 
-// base is the embedded list as a trie, built at first use. The trie is shared
-// and never written to; headroom lets most vocabularies fit into a clone.
+// base is the embedded list as a trie.
 type base struct {
 	words    *trie
 	logTotal float64
 }
 
-const headroom = 150_000 // further edges: a vocabulary of 50,000 words needs about 60,000
+// embedded is the list alone, built at first use, shared and never written to.
+var embedded = sync.OnceValues(func() (base, error) { return load(packedList, 0) })
 
-var embedded = sync.OnceValues(func() (base, error) { return load(packedList, headroom) })
+// listEdges is how many edges the embedded list has, and listBytes its size unpacked,
+// which is let go once the trie stands.
+const (
+	listEdges = 498_113
+	listBytes = 2_573_331
+)
+
+// Bytes is the memory that a Dictionary takes, and the making of it, with words of
+// so many characters in all beside the embedded list.
+func Bytes(characters int) int64 { return trieBytes(listEdges+characters) + listBytes }
 
 // load builds the trie of a packed list with room for extra more edges.
 func load(packed []byte, extra int) (base, error) {
@@ -97,10 +106,6 @@ func (t *logTable) of(n uint64) float64 {
 // dictionary that is missing is a usage error (2), one that cannot be read as
 // such is corrupt (5); both name the file, and the line.
 func New(o Options) (*Dictionary, error) {
-	b, err := embedded()
-	if err != nil {
-		return nil, fault.With(fault.CodeCorrupt, err)
-	}
 	user, err := readUserDict(o.UserDict)
 	if err != nil {
 		return nil, err
@@ -112,18 +117,16 @@ func New(o Options) (*Dictionary, error) {
 	for _, w := range o.Words {
 		need += utf8.RuneCountInString(w)
 	}
-	words := b.words
-	switch {
-	case need == 0:
-	case need <= words.room():
-		words = words.clone()
-	default:
-		if b, err = load(packedList, need); err != nil {
-			return nil, fault.With(fault.CodeCorrupt, err)
-		}
-		words = b.words
+	var b base
+	if need == 0 {
+		b, err = embedded()
+	} else { // a copy of the shared one would take its memory twice
+		b, err = load(packedList, need)
 	}
-	d := &Dictionary{words: words, unknown: float32(-b.logTotal)}
+	if err != nil {
+		return nil, fault.With(fault.CodeCorrupt, err)
+	}
+	d := &Dictionary{words: b.words, unknown: float32(-b.logTotal)}
 	d.scratch.New = func() any { return new(lattice) }
 	d.join(user, o.Words, b.logTotal)
 	return d, nil

@@ -121,7 +121,24 @@ func TestUserDictFaults(t *testing.T) {
 	}
 }
 
-// TestManyWords: words beyond the headroom of the shared list fit as well.
+// TestBytes: the forecast knows the embedded list, and what is allocated for it.
+func TestBytes(t *testing.T) {
+	edges := 0
+	var size int
+	err := unpack(packedList, func(characters int, _ uint64) { edges = characters }, func(_ int, word []byte, _ uint64) { size += len(word) })
+	if err != nil || edges != listEdges || size < listBytes {
+		t.Errorf("the list has %d characters that are not shared, the forecast %d: %v", edges, listEdges, err)
+	}
+	for _, n := range []int{0, 1, 682, 683, 100_000, 300_000} {
+		x := newTrie(n)
+		got := int64(len(x.edges))*16 + int64(len(x.filter))*8 + int64(cap(x.weight))*4 + int64(len(x.first))*4
+		if want := trieBytes(n); got < want || got > want+4096 { // Go rounds sizes up
+			t.Errorf("%d edges take %d bytes, forecast %d", n, got, want)
+		}
+	}
+}
+
+// TestManyWords: however many words are added, they fit.
 func TestManyWords(t *testing.T) {
 	var words []string
 	for i := range 40000 {

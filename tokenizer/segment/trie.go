@@ -1,5 +1,7 @@
 package segment
 
+import "unsafe"
+
 // trie is a set of words as a tree of characters, kept in one hash table of
 // edges: (node, character) → child. Asking for an edge costs about one cache
 // miss, adding one does not move the others, and the whole word list takes
@@ -30,29 +32,29 @@ const (
 
 // newTrie makes an empty trie with room for n edges.
 func newTrie(n int) *trie {
-	bits := uint(10)
-	for (1<<bits)*2 < n*3 { // at most two thirds full
-		bits++
-	}
+	slots := slotsFor(n)
 	return &trie{
-		edges:  make([]edge, 1<<bits),
-		filter: make([]uint64, (1<<bits)/16), // four bits for each slot of edges
+		edges:  make([]edge, slots),
+		filter: make([]uint64, slots/16), // four bits for each slot of edges
 		weight: make([]float32, 1, n+1),
 		first:  make([]int32, bmpSize),
 	}
 }
 
-// room is how many more edges fit.
-func (t *trie) room() int { return len(t.edges)*2/3 - len(t.weight) }
+// slotsFor is the size of the hash table for n edges, at most two thirds of it
+// full.
+func slotsFor(n int) int {
+	slots := 1 << 10
+	for slots*2 < n*3 {
+		slots *= 2
+	}
+	return slots
+}
 
-// clone copies t, so that the copy can be added to.
-func (t *trie) clone() *trie {
-	c := *t
-	c.edges = append([]edge(nil), t.edges...)
-	c.filter = append([]uint64(nil), t.filter...)
-	c.weight = append(make([]float32, 0, len(t.weight)+len(t.weight)/8), t.weight...)
-	c.first = append([]int32(nil), t.first...)
-	return &c
+// trieBytes is what newTrie(n) takes.
+func trieBytes(n int) int64 {
+	slots := int64(slotsFor(n))
+	return slots*int64(unsafe.Sizeof(edge{})) + slots/16*8 + 4*int64(n+1) + 4*bmpSize
 }
 
 // slot is where the search for an edge begins. The edges of nodes that were
