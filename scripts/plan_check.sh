@@ -26,14 +26,15 @@ if [ -z "$vocab" ]; then
 	"$bin" vocab --corpus "$corpus" --out "$vocab" --level char --quiet > /dev/null
 fi
 
-# tokens N: a folder with about N training tokens.
+# tokens N: a folder with about N training tokens, cut at $level.
+level=char
 tokens() {
-	if [ ! -d "tokens-$1" ]; then
+	if [ ! -d "tokens-$level-$1" ]; then
 		# Three bytes a character, and documents must end.
 		head -c "$(($1 * 3 + 6000))" "$corpus" > "text-$1.txt"
-		"$bin" tokenize --corpus "text-$1.txt" --vocab "$vocab" --level char --val-fraction 0.05 --out "tokens-$1" --quiet > /dev/null
+		"$bin" tokenize --corpus "text-$1.txt" --vocab "$vocab" --level $level --val-fraction 0.05 --out "tokens-$level-$1" --quiet > /dev/null
 	fi
-	echo "tokens-$1"
+	echo "tokens-$level-$1"
 }
 
 failed=0 done=0 n=0
@@ -95,9 +96,10 @@ for recompute in off on; do # moments in bf16
 	check mini "$mini" fp32 $recompute 4 256 --optimizer-state bf16
 	check small "$small" bf16 $recompute 1 512 --optimizer-state bf16
 done
-for at in "test" "mini"; do # and drawing samples
-	check $at "${!at}" fp32 off 4 128 --sample-prompt 第一
+for at in "test" "mini"; do # and drawing samples, of words too, which takes a word list
+	for level in char word; do check $at "${!at}" fp32 off 4 128 --sample-prompt 第一; done
 done
+level=char
 check small "$small" fp32 off 1 256 --sample-prompt 第一
 check small "$small" fp32 off 1 256 --sample-prompt 第一 --init-from base/final_model --lora-rank 16
 echo "$done configurations"
