@@ -22,6 +22,11 @@ func TestExplainFull(t *testing.T) {
 			t.Errorf("no %q in %v", part, err)
 		}
 	}
+	tr.lastSave = "best_model"
+	if err := tr.explainFull(fmt.Errorf("writing: %w", syscall.EFBIG)); !strings.Contains(err.Error(), "ulimit -f") || strings.Contains(err.Error(), "are free") ||
+		!strings.Contains(err.Error(), "what was saved is the model best_model") {
+		t.Errorf("a limit: %v", err)
+	}
 	tr.lastState = "state/step-3"
 	if err := tr.explainFull(full); !strings.Contains(err.Error(), "goes on from state/step-3") || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v", err)

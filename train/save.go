@@ -3,10 +3,12 @@ package train
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"promptgen/internal/atomicdir"
@@ -191,14 +193,23 @@ func (t *trainer) explainFull(err error) error {
 		return err
 	}
 	need := t.stateBytes() + t.modelBytes()
-	line := fmt.Sprintf("the disk of %s is full: a training state takes %s and a model %s", t.o.Out, bytesize.Format(t.stateBytes()), bytesize.Format(t.modelBytes()))
-	if free, ok := atomicdir.FreeSpace(t.o.Out); ok {
-		line += fmt.Sprintf(", and %s are free", bytesize.Format(free))
-	}
-	line += fmt.Sprintf("; free %s and give the same command again", bytesize.Format(need))
-	if t.lastState != "" {
-		line += ", it goes on from " + t.lastState
+	takes := fmt.Sprintf("a training state takes %s and a model %s", bytesize.Format(t.stateBytes()), bytesize.Format(t.modelBytes()))
+	line := fmt.Sprintf("the disk of %s is full: %s", t.o.Out, takes)
+	if errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) { // whatever is free
+		line = fmt.Sprintf("%s: a limit forbids to write more: %s; raise it (quota, ulimit -f)", t.o.Out, takes)
 	} else {
+		if free, ok := atomicdir.FreeSpace(t.o.Out); ok {
+			line += fmt.Sprintf(", and %s are free", bytesize.Format(free))
+		}
+		line += fmt.Sprintf("; free %s", bytesize.Format(need))
+	}
+	line += " and give the same command again"
+	switch {
+	case t.lastState != "":
+		line += ", it goes on from " + t.lastState
+	case t.lastSave != "":
+		line += "; it begins anew, and what was saved is the model " + t.lastSave
+	default:
 		line += "; nothing was saved yet"
 	}
 	return fmt.Errorf("%s (%w)", line, err)

@@ -13,9 +13,11 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,6 +64,38 @@ func WriteFile(path string, runs ...*Run) error {
 	return atomicdir.WriteFile(path, func(w io.Writer) error { _, err := w.Write(b.Bytes()); return err })
 }
 
+// MayReplace refuses (2) a path where something else than a report lies: what a
+// user keeps there, or a training's figures, would be gone.
+func MayReplace(path string) error {
+	if err := atomicdir.MayWriteFile(path); err != nil {
+		return err
+	}
+	text, err := read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fault.Usage("%s: is there and cannot be read (%w), it would be replaced; choose another name", path, fault.Reason(err))
+	case len(text) > 0 && !(isPage(text) && strings.Contains(text, seriesBegin)):
+		return fault.Usage("%s: is there and no training report, it would be replaced; choose another name", path)
+	}
+	return nil
+}
+
+// read reads what may be a report.
+func read(path string) (text string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxReport))
+	return string(b), err
+}
+
+// isPage tells a report from a run.json.
+func isPage(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), "<") }
+
 //go:embed report.tmpl.html
 var page string
 
@@ -88,6 +122,7 @@ const maxReport = 256 << 20
 const (
 	recipeBegin = `<script type="application/json" id="promptgen-run">`
 	recipeEnd   = `</script>`
+	seriesBegin = `<script type="application/json" id="promptgen-series">` // in every report
 )
 
 // Recipe reads what repeats a training: from report.html, from run.json, or from
@@ -100,24 +135,19 @@ func Recipe(path string) (*runlog.Run, error) {
 			path = filepath.Join(path, Name)
 		}
 	}
-	f, err := os.Open(path)
+	text, err := read(path)
 	if err != nil {
-		return nil, fault.Usage("%s: cannot be read; name the report.html or run.json of a training, or its folder", path)
+		return nil, fault.Usage("%s: cannot be read (%w); name the report.html or run.json of a training, or its folder", path, fault.Reason(err))
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxReport))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if text := string(b); strings.HasPrefix(strings.TrimSpace(text), "<") {
+	if isPage(text) {
 		_, rest, found := strings.Cut(text, recipeBegin)
 		recipe, _, closed := strings.Cut(rest, recipeEnd)
 		if !found || !closed {
 			return nil, fault.Corrupt("%s: is not the report of one training; name the report.html in its output folder", path)
 		}
-		b = []byte(recipe)
+		text = recipe
 	}
-	return runlog.DecodeRun(path, b)
+	return runlog.DecodeRun(path, []byte(text))
 }
 
 // Series is what a report holds of a run's figures, for machines.
