@@ -101,6 +101,7 @@ const wanted = `a config is a JSON object like {"n_ctx": 64, "n_embd": 128, "n_h
 // Parse reads the text of a config; name stands for it in errors.
 func Parse(name string, text []byte) (model.Config, error) {
 	what := "config " + name
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // a byte order mark, which some editors write
 	if len(bytes.TrimSpace(text)) == 0 {
 		return model.Config{}, fault.Usage("%s: is empty; %s", what, wanted)
 	}

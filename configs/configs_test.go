@@ -47,6 +47,14 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// Editors put a byte order mark before a text, which is no fault of the config.
+func TestByteOrderMark(t *testing.T) {
+	cfg, err := Parse("c", []byte("\ufeff"+`{"n_ctx": 32, "n_embd": 8, "n_head": 2, "n_layer": 1}`))
+	if err != nil || cfg.NCtx != 32 {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
 // A user mends all faults in one go, so all must be named, each once.
 func TestEveryFaultAtOnce(t *testing.T) {
 	_, err := Parse("bad.json", []byte(`{"n_ctx": -1, "n_embd": 100, "n_head": 3, "n_layers": 2,

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/traditionalchinese"
 	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/encoding/unicode/utf32"
 
 	"promptgen/internal/fault"
 )
@@ -112,6 +113,7 @@ const someTaiwanese = "高血壓患者能吃黨參嗎？\n高血壓病人可以�
 // Every encoding that users bring is told from the others, and read.
 func TestEncodings(t *testing.T) {
 	utf16 := func(e unicode.Endianness, b unicode.BOMPolicy) encoding.Encoding { return unicode.UTF16(e, b) }
+	four := func(e utf32.Endianness) encoding.Encoding { return utf32.UTF32(e, utf32.UseBOM) }
 	for _, c := range []struct {
 		name, text string
 		enc        encoding.Encoding
@@ -125,6 +127,8 @@ func TestEncodings(t *testing.T) {
 		{"UTF-16BE", someChinese, utf16(unicode.BigEndian, unicode.UseBOM)},
 		{"UTF-16LE", someChinese, utf16(unicode.LittleEndian, unicode.IgnoreBOM)},
 		{"UTF-16BE", someChinese, utf16(unicode.BigEndian, unicode.IgnoreBOM)},
+		{"UTF-32LE", someChinese + "𠮷\n", four(utf32.LittleEndian)},
+		{"UTF-32BE", someChinese + "𠮷\n", four(utf32.BigEndian)},
 	} {
 		for _, copies := range []int{1, 3000} { // longer than what is looked at, as well
 			text := strings.Repeat(c.text, copies)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/traditionalchinese"
 	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/encoding/unicode/utf32"
 )
 
 // sampleBytes is how much of a file its encoding is told from.
@@ -26,6 +27,8 @@ var (
 	utf8Text    = textEncoding{name: "UTF-8"}
 	utf16Little = textEncoding{name: "UTF-16LE", decoder: unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)}
 	utf16Big    = textEncoding{name: "UTF-16BE", decoder: unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)}
+	utf32Little = textEncoding{name: "UTF-32LE", decoder: utf32.UTF32(utf32.LittleEndian, utf32.IgnoreBOM)}
+	utf32Big    = textEncoding{name: "UTF-32BE", decoder: utf32.UTF32(utf32.BigEndian, utf32.IgnoreBOM)}
 	gb18030     = textEncoding{name: "GB18030", decoder: simplifiedchinese.GB18030}
 	big5        = textEncoding{name: "Big5", decoder: traditionalchinese.Big5}
 )
@@ -40,7 +43,10 @@ func detect(sample []byte) (textEncoding, error) {
 	for _, m := range []struct {
 		mark string
 		enc  textEncoding
-	}{{"\xef\xbb\xbf", utf8Text}, {"\xff\xfe", utf16Little}, {"\xfe\xff", utf16Big}} {
+	}{ // UTF-32's mark begins as UTF-16's does
+		{"\xff\xfe\x00\x00", utf32Little}, {"\x00\x00\xfe\xff", utf32Big},
+		{"\xef\xbb\xbf", utf8Text}, {"\xff\xfe", utf16Little}, {"\xfe\xff", utf16Big},
+	} {
 		if bytes.HasPrefix(sample, []byte(m.mark)) {
 			m.enc.bom = len(m.mark)
 			return m.enc, nil

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,7 +34,7 @@ func OpenLegacy(dir, vocabPath string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := legacyFiles(dir)
+	files, err := LegacyFiles(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -57,17 +58,33 @@ func OpenLegacy(dir, vocabPath string) (*Set, error) {
 	return s, nil
 }
 
-// legacyFiles lists the token files in the order of their numbers, which must
+// legacyNumber is the N of a file called tokenized_train_N.txt.
+func legacyNumber(path string) (n int, ok bool) {
+	name := filepath.Base(path)
+	n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, bookPrefix), ".txt"))
+	return n, err == nil && name == filepath.Base(bookPiece("", n))
+}
+
+// IsLegacyFile tells a token file of the original by its name.
+func IsLegacyFile(path string) bool { _, ok := legacyNumber(path); return ok }
+
+// CountLegacy is the number of ids in a token file of the original; one that
+// holds anything else is fault.Corrupt.
+func CountLegacy(path string) (int, error) {
+	ids, err := readIDs[int32](path, math.MaxInt32)
+	return len(ids), err
+}
+
+// LegacyFiles lists the token files in the order of their numbers, which must
 // have no gap.
-func legacyFiles(dir string) ([]string, error) {
+func LegacyFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fault.Usage("%s: cannot be read as a folder of token files (%v)", dir, err)
 	}
 	n, last := 0, -1
 	for _, e := range entries {
-		digits := strings.TrimSuffix(strings.TrimPrefix(e.Name(), bookPrefix), ".txt")
-		if number, err := strconv.Atoi(digits); err == nil && e.Name() == filepath.Base(bookPiece(dir, number)) {
+		if number, ok := legacyNumber(e.Name()); ok {
 			n++
 			last = max(last, number)
 		}

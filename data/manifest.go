@@ -135,9 +135,18 @@ func readManifest(dir string) (*Manifest, error) {
 	case !info.IsDir():
 		return nil, fault.Usage("%s: is a file; name the folder that promptgen tokenize wrote", dir)
 	}
+	if _, err := os.Stat(path); os.IsNotExist(err) {
+		return nil, fault.Usage("%s: holds no %s; name a folder that promptgen tokenize wrote", dir, manifestName)
+	}
+	return ReadManifest(path)
+}
+
+// ReadManifest reads a manifest.json and checks it against itself. The shards
+// that it names are not looked at.
+func ReadManifest(path string) (*Manifest, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fault.Usage("%s: holds no %s; name a folder that promptgen tokenize wrote", dir, manifestName)
+		return nil, unreadable(path, err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))

@@ -3,6 +3,7 @@ package data
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -41,7 +42,9 @@ func OpenSet(dir string) (_ *Set, err error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 		path := filepath.Join(dir, name)
-		if sum, err := fileHash(path); err != nil {
+		if sum, err := fileHash(path); errors.Is(err, fs.ErrPermission) {
+			return nil, unreadable(path, err) // it may be whole
+		} else if err != nil {
 			return nil, fault.Corrupt("%s: the manifest names it, and it cannot be read (%v); tokenize the corpus again", path, err)
 		} else if sum != m.Files[name] {
 			return nil, fault.Corrupt("%s: changed since the corpus was tokenized with it (checksum); tokenize the corpus again", path)
@@ -99,13 +102,8 @@ func (s *Set) Verify(ctx context.Context) error {
 			if !ok {
 				continue // was read whole
 			}
-			for b := range sh.blocks() {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if err := sh.verify(b); err != nil {
-					return err
-				}
+			if err := sh.verifyAll(ctx); err != nil {
+				return err
 			}
 		}
 	}

@@ -2,12 +2,15 @@ package data
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -97,49 +100,84 @@ type shard struct {
 
 // openShard opens the shard at path and checks its frame. want is its entry in
 // the manifest.
-func openShard(path string, want ShardInfo) (_ *shard, err error) {
+func openShard(path string, want ShardInfo) (*shard, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, unreadable(path, err) // it may be whole
+	}
 	if err != nil {
 		return nil, fault.Corrupt("%s: the manifest names it, and it cannot be opened (%v); tokenize the corpus again", path, errors.Unwrap(err))
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			err = fault.Corrupt("%s: %v; tokenize the corpus again, or copy the folder again", path, err)
-		}
-	}()
+	s, got, err := readFrame(f)
+	switch {
+	case err != nil:
+	case got.Tokens != want.Tokens || got.TokenBytes != want.TokenBytes:
+		err = fmt.Errorf("%d tokens of %d bytes where the manifest says %d of %d", got.Tokens, got.TokenBytes, want.Tokens, want.TokenBytes)
+	case got.Checksum != want.Checksum:
+		err = errors.New("its checksum is not that of the manifest")
+	}
+	if err != nil {
+		f.Close()
+		return nil, damagedShard(path, err)
+	}
+	return s, nil
+}
+
+func damagedShard(path string, err error) error {
+	return fault.Corrupt("%s: %v; tokenize the corpus again, or copy the folder again", path, err)
+}
+
+// InspectShard checks all of the shard at path by its own checksums, and is what
+// a manifest would say of it.
+func InspectShard(ctx context.Context, path string) (ShardInfo, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return ShardInfo{}, unreadable(path, err)
+	}
+	defer f.Close()
+	s, info, err := readFrame(f)
+	if err != nil {
+		return info, damagedShard(path, err)
+	}
+	return info, s.verifyAll(ctx)
+}
+
+// IsShard tells a shard by the beginning of its file.
+func IsShard(head []byte) bool { return bytes.HasPrefix(head, []byte(shardMagic)) }
+
+// readFrame reads the header and the checksums of a shard, and holds them to each
+// other and to the file's length.
+func readFrame(f *os.File) (*shard, ShardInfo, error) {
+	var got ShardInfo
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, got, err
 	}
 	head := make([]byte, headerBytes)
 	if _, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
-		return nil, err
+		return nil, got, err
 	}
 	h, err := decodeHeader(head)
 	if err != nil {
-		return nil, err
+		return nil, got, err
 	}
 	if info.Size() != h.size() {
-		return nil, fmt.Errorf("%d bytes long where its header asks for %d", info.Size(), h.size())
-	}
-	if h.tokens != want.Tokens || h.tokenBytes != want.TokenBytes {
-		return nil, fmt.Errorf("%d tokens of %d bytes where the manifest says %d of %d", h.tokens, h.tokenBytes, want.Tokens, want.TokenBytes)
+		return nil, got, fmt.Errorf("%d bytes long where its header asks for %d", info.Size(), h.size())
 	}
 	foot := make([]byte, 4*h.blocks()+4)
 	if _, err := f.ReadAt(foot, headerBytes+h.tokens*int64(h.tokenBytes)); err != nil {
-		return nil, err
+		return nil, got, err
 	}
-	sum := frameSum(head, foot[:len(foot)-4])
-	if sum != binary.LittleEndian.Uint32(foot[len(foot)-4:]) || sum != want.Checksum {
-		return nil, errors.New("its checksum is not that of the manifest")
+	got = ShardInfo{filepath.Base(f.Name()), h.tokens, h.tokenBytes, frameSum(head, foot[:len(foot)-4])}
+	if got.Checksum != binary.LittleEndian.Uint32(foot[len(foot)-4:]) {
+		return nil, got, errors.New("its header or its end is damaged (checksum)")
 	}
-	s := &shard{shardHeader: h, f: f, path: path, sums: make([]uint32, h.blocks())}
+	s := &shard{shardHeader: h, f: f, path: f.Name(), sums: make([]uint32, h.blocks())}
 	for i := range s.sums {
 		s.sums[i] = binary.LittleEndian.Uint32(foot[4*i:])
 	}
 	s.verified = make([]atomic.Uint32, (len(s.sums)+31)/32)
-	return s, nil
+	return s, got, nil
 }
 
 // frameSum is the checksum of a shard's header and of its blocks' checksums.
@@ -165,6 +203,19 @@ func (s *shard) read(dst []int32, off int64) error {
 		return err
 	}
 	decodeTokens(dst, buf, s.tokenBytes)
+	return nil
+}
+
+// verifyAll checks every block that was not used yet.
+func (s *shard) verifyAll(ctx context.Context) error {
+	for b := range s.blocks() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.verify(b); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

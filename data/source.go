@@ -161,7 +161,7 @@ func (s *source) patient(ctx context.Context, r io.Reader) io.Reader {
 	return out
 }
 
-// unreadable tells why a file of the corpus cannot be opened (2).
+// unreadable tells why a file cannot be opened (2).
 func unreadable(path string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fault.Usage("%s: no such file", path)
@@ -170,7 +170,7 @@ func unreadable(path string, err error) error {
 	if errors.As(err, &p) {
 		err = p.Err
 	}
-	return fault.Usage("%s: cannot be read (%v); allow it or leave it out", path, err)
+	return fault.Usage("%s: cannot be read (%v); allow it or name another", path, err)
 }
 
 // decompress looks at the first bytes, not at the name: compressed data on

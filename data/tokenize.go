@@ -113,8 +113,12 @@ func Tokenize(ctx context.Context, o TokenizeOptions) (*Report, error) {
 // ours are the names that this package gives to files of its folders.
 var ours = regexp.MustCompile(`^(manifest\.json|vocab\.txt|user_dict\.txt|(train|val)-\d+\.bin|tokenized_train_\d+\.txt|\.lock)$`)
 
-// mayReplace refuses to put a new set where something else lies.
+// mayReplace refuses to put a new set where something else lies, or where the
+// program runs.
 func mayReplace(dir string) error {
+	if err := atomicdir.MayReplace(dir); err != nil {
+		return err
+	}
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil // nothing there

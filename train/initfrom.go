@@ -25,6 +25,9 @@ func (t *trainer) initFrom(dir string) error {
 	if err := t.checkBase(dir, m); err != nil {
 		return err
 	}
+	if err := m.CheckFinite(); err != nil {
+		return err
+	}
 	if err := t.begunWith(checkpoint.WeightsHash(m.Params)); err != nil {
 		return err
 	}

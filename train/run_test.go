@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -467,6 +468,22 @@ func TestInitFrom(t *testing.T) {
 	if rec.steps[0].Loss > first.FinalLoss+0.3 {
 		t.Errorf("starts at %v, the model was at %v", rec.steps[0].Loss, first.FinalLoss)
 	}
+	// Weights that are no numbers are a fault of the model, not of the training.
+	bad, err := checkpoint.Load(first.Model, checkpoint.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.Params.Tensors[3].Data = slices.Clone(bad.Params.Tensors[3].Data)
+	bad.Params.Tensors[3].Data[1] = float32(math.NaN())
+	o.InitFrom, o.Out = filepath.Join(t.TempDir(), "bad"), filepath.Join(t.TempDir(), "from bad")
+	if err := checkpoint.Save(t.Context(), o.InitFrom, bad); err != nil {
+		t.Fatal(err)
+	}
+	bad.Close()
+	if _, err := train.Run(t.Context(), o, train.Silent{}); fault.Code(err) != fault.CodeCorrupt || !strings.Contains(err.Error(), bad.Params.Tensors[3].Name) {
+		t.Errorf("NaN in %s: %v", bad.Params.Tensors[3].Name, err)
+	}
+	o.InitFrom = first.Model
 	// A smaller shape and another vocabulary begin better than new weights.
 	o.Out, o.Config.NCtx, o.Config.NPositions, o.Config.NLayer = filepath.Join(t.TempDir(), "smaller"), 8, 8, 1
 	o.Vocab = filepath.Join(t.TempDir(), "vocab.txt")

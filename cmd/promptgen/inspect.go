@@ -30,10 +30,13 @@ func (a *app) inspectCommand() *cli.Command {
 			}
 			path := c.Args().First()
 			entries, _ := os.ReadDir(path) // of no folder, and none if it cannot be read
-			switch {
-			case slices.ContainsFunc(entries, isTokenShard):
+			if slices.ContainsFunc(entries, isTokenShard) {
 				return a.inspectTokens(c, path)
-			case strings.HasSuffix(path, ".txt"):
+			}
+			if known, err := a.inspectOther(c, path); known || err != nil {
+				return err
+			}
+			if strings.HasSuffix(path, ".txt") {
 				return a.inspectVocab(c, path)
 			}
 			return a.inspectModel(c, path)
@@ -47,10 +50,13 @@ func isTokenShard(e os.DirEntry) bool {
 	return strings.HasSuffix(name, ".bin") && (strings.HasPrefix(name, "train-") || strings.HasPrefix(name, "val-"))
 }
 
-// inspectModel reports on a model, or on the state of a training; what is not
-// whole is reported and then is the error (5).
+// inspectModel reports on a model, or on the state of a training; why it is not
+// whole is reported and then is the error.
 func (a *app) inspectModel(c *cli.Context, path string) error {
 	info, err := checkpoint.Inspect(path)
+	if fault.Code(err) == fault.CodeCorrupt {
+		return fmt.Errorf("%w; inspect knows %s", err, whatInspectKnows)
+	}
 	if err != nil {
 		return err
 	}
@@ -70,8 +76,8 @@ func (a *app) inspectModel(c *cli.Context, path string) error {
 		}
 		err = a.console.Table([]string{"tensor", "dtype", "shape"}, rows)
 	}
-	if err == nil && !info.Whole {
-		err = fault.Corrupt("%s", info.Problem)
+	if err == nil {
+		err = info.Err()
 	}
 	return err
 }
@@ -132,6 +138,9 @@ func (a *app) inspectTokens(c *cli.Context, dir string) error {
 	}
 	m := set.Manifest
 	if c.Bool("json") {
+		for _, s := range []*data.Split{&m.Train, &m.Val} {
+			s.Shards = append([]data.ShardInfo{}, s.Shards...) // none is a list too
+		}
 		return a.console.JSON(tokensInfo{dir, "token shards", m, true})
 	}
 	return a.console.Facts(
@@ -157,7 +166,7 @@ func (a *app) inspectVocab(c *cli.Context, path string) error {
 			Hash      string   `json:"hash"`
 			LowerCase bool     `json:"lower_case"`
 			Notes     []string `json:"notes"`
-		}{path, "vocabulary", v.Len(), v.Hash(), v.LowerCaseByDefault(), v.Notes()})
+		}{path, "vocabulary", v.Len(), v.Hash(), v.LowerCaseByDefault(), append([]string{}, v.Notes()...)})
 	}
 	facts := []ui.Fact{
 		{Name: path, Value: "vocabulary"},

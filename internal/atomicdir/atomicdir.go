@@ -122,35 +122,6 @@ func Lock(dir string) (unlock func(), err error) {
 	return l.release, nil
 }
 
-// MayWriteFile is MayWrite for a file, which takes the place of nothing else.
-func MayWriteFile(path string) error {
-	if err := MayWrite(path); err != nil {
-		return err
-	}
-	return takesFile(path, path)
-}
-
-// MayWrite refuses (2) a path where Write and WriteFile could write nothing for
-// want of permission, so that this is known before there is work to lose. It
-// changes nothing, and what it cannot tell it lets pass.
-func MayWrite(path string) error {
-	t, err := writer{system{}}.resolve(path)
-	if err != nil {
-		return err
-	}
-	dir := t.parent
-	for dir != filepath.Dir(dir) {
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		dir = filepath.Dir(dir) // which it would be created in
-	}
-	if err := writable(dir); mayNot(err) {
-		return writeError(path, err)
-	}
-	return nil
-}
-
 // writer is the procedure, over file-system calls that a test may make fail.
 type writer struct{ fs calls }
 
@@ -219,18 +190,6 @@ func (w writer) install(t target, tmp string) error {
 	}
 	if err != nil {
 		return writeError(t.path(), err)
-	}
-	return nil
-}
-
-// takesFile refuses (2) a place of something else than a file; name is the user's.
-func takesFile(place, name string) error {
-	switch info, err := os.Stat(place); {
-	case err != nil: // as a rule, that there is nothing
-	case info.IsDir():
-		return fault.Usage("%s: is a folder, and a file is to be written there; choose another name", name)
-	case !info.Mode().IsRegular():
-		return fault.Usage("%s: is a device or a pipe, which a file would replace; choose another name", name)
 	}
 	return nil
 }

@@ -408,3 +408,25 @@ func TestLock(t *testing.T) {
 	}
 	unlock()
 }
+
+// The folder that the program runs in, and those above it, are not offered for
+// replacement: a shell there would be left in one that is no more. Others are,
+// also below it.
+func TestWorkingFolderMayNotBeReplaced(t *testing.T) {
+	parent := t.TempDir()
+	here := filepath.Join(parent, "here", "below")
+	if err := os.MkdirAll(filepath.Join(here, "out"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(here)
+	for _, dir := range []string{".", "..", "../..", here, parent, "../below/"} {
+		if err := MayReplace(dir); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	for _, dir := range []string{"out", "new", "../other"} {
+		if err := MayReplace(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}

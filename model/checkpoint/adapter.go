@@ -296,7 +296,7 @@ func (in *Info) adapter() error {
 	slices.SortFunc(tensors, func(a, b blob.Tensor) int { return strings.Compare(a.Name, b.Name) })
 	for _, t := range tensors {
 		in.Parameters += int64(t.Len())
-		in.Tensors = append(in.Tensors, TensorInfo{t.Name, string(t.DType), t.Shape})
+		in.list(t.Name, t.DType, t.Shape)
 	}
 	in.DType = weightType(tensors)
 	return checkSums(in.Path, m.Meta.Files)

@@ -55,6 +55,7 @@ type Model struct {
 	Base *Base
 	LoRA model.LoRA
 
+	path         string // where the model was read; "" for one made here
 	userDictPath string // where UserDict lies, if it was read
 	files        []*blob.File
 	encoded      map[string]Encoded    // by our names, with LoadOptions.KeepEncoded
@@ -100,7 +101,7 @@ func New(p *model.Params, v *tokenizer.Vocab, level tokenizer.Level, lowerCase b
 	m := &Model{Params: p, Vocab: v, BOS: NoToken, EOS: NoToken, PAD: NoToken}
 	m.Meta = Meta{Level: level, LowerCase: lowerCase}
 	if v != nil {
-		m.BOS, m.EOS, m.PAD = tokenID(v, "[MASK]"), tokenID(v, "[CLS]"), tokenID(v, "[PAD]")
+		m.BOS, m.EOS, m.PAD = tokenID(v, tokenizer.MASK), tokenID(v, tokenizer.CLS), tokenID(v, tokenizer.PAD)
 	}
 	return m
 }

@@ -62,13 +62,17 @@ func (o ExportOptions) Check(path string) error {
 }
 
 // Export writes m at path in a format for other programs, whole or not at all. A
-// former export there is replaced, anything else is refused.
+// former export there is replaced, anything else is refused; so are weights that
+// are not finite (CheckFinite).
 func Export(ctx context.Context, path string, m *Model, o ExportOptions) error {
 	if err := o.Check(path); err != nil {
 		return err
 	}
 	d, err := o.dtype()
 	if err != nil {
+		return err
+	}
+	if err := m.CheckFinite(); err != nil {
 		return err
 	}
 	switch o.Format {

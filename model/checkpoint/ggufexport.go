@@ -12,6 +12,7 @@ import (
 	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 	"promptgen/model/checkpoint/gguf"
+	"promptgen/tokenizer"
 )
 
 // What a GGUF file says of a GPT-2 in llama.cpp's terms, and beside it, under
@@ -147,8 +148,8 @@ func (m *Model) ggufPairs(d blob.DType) ([]gguf.Pair, error) {
 		id  int32
 	}{
 		{"bos", m.BOS}, {"eos", m.EOS}, {"padding", m.PAD},
-		{"unknown", tokenID(m.Vocab, "[UNK]")}, {"seperator", tokenID(m.Vocab, "[SEP]")}, // llama.cpp's spelling
-		{"mask", tokenID(m.Vocab, "[MASK]")}, {"cls", tokenID(m.Vocab, "[CLS]")},
+		{"unknown", tokenID(m.Vocab, tokenizer.UNK)}, {"seperator", tokenID(m.Vocab, tokenizer.SEP)}, // llama.cpp's spelling
+		{"mask", tokenID(m.Vocab, tokenizer.MASK)}, {"cls", tokenID(m.Vocab, tokenizer.CLS)},
 	} {
 		if id.id != NoToken {
 			pairs = append(pairs, gguf.Pair{Key: "tokenizer.ggml." + id.key + "_token_id", Value: uint32(id.id)})

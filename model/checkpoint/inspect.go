@@ -43,8 +43,13 @@ type Info struct {
 
 	Whole   bool     `json:"whole"`
 	Problem string   `json:"problem,omitempty"` // why it is not whole
-	Notes   []string `json:"notes,omitempty"`
+	Notes   []string `json:"notes"`             // never nil: a list in JSON
+
+	err error
 }
+
+// Err is Problem with its exit code, nil where the path is whole.
+func (in *Info) Err() error { return in.err }
 
 // TensorInfo is one tensor of a file.
 type TensorInfo struct {
@@ -74,7 +79,8 @@ func Inspect(path string) (*Info, error) {
 		}
 		in.Problem = err.Error()
 	}
-	in.Whole = err == nil
+	in.Whole, in.err = err == nil, err
+	in.Notes = append([]string{}, in.Notes...)
 	return in, nil
 }
 
@@ -148,8 +154,13 @@ func (in *Info) describe(c model.Config, specs []model.TensorSpec, stored map[st
 	for _, t := range specs {
 		in.Parameters += int64(t.Len())
 		d := cmp.Or(stored[t.Name], blob.F32)
-		in.Tensors = append(in.Tensors, TensorInfo{t.Name, string(d), t.Shape})
+		in.list(t.Name, d, t.Shape)
 	}
+}
+
+// list adds a tensor; a single number has no dimensions, which is a list too.
+func (in *Info) list(name string, d blob.DType, shape []int) {
+	in.Tensors = append(in.Tensors, TensorInfo{name, string(d), append([]int{}, shape...)})
 }
 
 // file looks at a single file of weights by how it begins.
@@ -171,7 +182,7 @@ func (in *Info) file() error {
 	byName := index(tensors)
 	tied := bytes.Equal(byName[headName].Bytes, byName[bodyPrefix+"wte.weight"].Bytes)
 	for _, t := range tensors {
-		in.Tensors = append(in.Tensors, TensorInfo{t.Name, string(t.DType), t.Shape})
+		in.list(t.Name, t.DType, t.Shape)
 		if t.DType.IsWeight() && !isMask(t.Name) && !(t.Name == headName && tied) {
 			in.Parameters += int64(t.Len())
 		}

@@ -61,6 +61,7 @@ func Load(path string, o LoadOptions) (*Model, error) {
 		m.Close()
 		return nil, err
 	}
+	m.path = path
 	return m, nil
 }
 
@@ -75,6 +76,10 @@ func statModel(path string) (fs.FileInfo, error) {
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Usage("%s: there is no such model folder; check the path, or train one first", path)
+	}
+	if err == nil && info.IsDir() {
+		// A folder that may not be entered would seem to hold nothing.
+		_, err = os.Stat(path + string(filepath.Separator) + ".")
 	}
 	if err != nil {
 		return nil, blob.OpenError(path, err)
@@ -221,6 +226,9 @@ func (m *Model) loadVocab(dir string, size int, h *hfConfig, o LoadOptions) erro
 		if !exists(path) {
 			return nil
 		}
+		if err := checkPart(path); err != nil {
+			return err
+		}
 	}
 	v, err := tokenizer.ReadVocab(path)
 	if err != nil {
@@ -266,9 +274,9 @@ func (m *Model) loadUserDict(dir string) error {
 	if filepath.Base(name) != name || !filepath.IsLocal(name) {
 		return fault.Corrupt("%s: names the user dictionary %s, which is not in the folder", filepath.Join(dir, metaName), blob.Clip(name))
 	}
-	f, err := blob.Open(filepath.Join(dir, name))
+	f, err := openPart(filepath.Join(dir, name))
 	if err != nil {
-		return fault.With(fault.CodeCorrupt, err)
+		return err
 	}
 	m.files = append(m.files, f)
 	m.UserDict, m.userDictPath = f.Bytes, f.Path
@@ -308,10 +316,10 @@ func (m *Model) loadSpecials(dir string, size int, h *hfConfig) error {
 	}
 	m.BOS, m.EOS, m.PAD = first(g.BOS, h.BOS), first(g.EOS, h.EOS), first(g.PAD, h.PAD)
 	if m.BOS == NoToken && m.EOS == NoToken && m.Vocab != nil && isBERT(h.TokenizerClass) {
-		m.BOS, m.EOS = tokenID(m.Vocab, "[CLS]"), tokenID(m.Vocab, "[SEP]")
+		m.BOS, m.EOS = tokenID(m.Vocab, tokenizer.CLS), tokenID(m.Vocab, tokenizer.SEP)
 	}
 	if m.PAD == NoToken {
-		m.PAD = tokenID(m.Vocab, "[PAD]")
+		m.PAD = tokenID(m.Vocab, tokenizer.PAD)
 	}
 	return nil
 }

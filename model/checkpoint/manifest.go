@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -152,13 +153,44 @@ func (s *summer) Write(b []byte) (int, error) {
 
 func (s *summer) String() string { return fmt.Sprintf("%08x", s.crc) }
 
-// readJSON reads a JSON file of a folder that exists: one that is missing,
-// broken or too long is fault.Corrupt.
-func readJSON(path string, v any) error {
-	f, err := os.Open(path)
-	if os.IsNotExist(err) {
+// checkPart refuses what is no file where a folder has to have one. Whatever is
+// wrong with a part of a folder is damage of the folder (5): that it is missing,
+// too. The one exception is a part that may not be read, which is a fault of
+// usage (2) as with every other file: it may be whole, and whoever owns it can
+// allow it.
+func checkPart(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case os.IsNotExist(err):
 		return fault.Corrupt("%s: is missing; the folder is not whole", path)
+	case err != nil:
+		return blob.OpenError(path, err)
+	case info.IsDir():
+		return fault.Corrupt("%s: is a folder, and a file belongs there; copy the file again", path)
+	case !info.Mode().IsRegular():
+		return fault.Corrupt("%s: is a device or a pipe, and a file belongs there; copy the file again", path)
 	}
+	return nil
+}
+
+// openPart opens a file that a folder has to have.
+func openPart(path string) (*blob.File, error) {
+	if err := checkPart(path); err != nil {
+		return nil, err
+	}
+	return blob.Open(path)
+}
+
+// byteOrderMark opens the text files of some editors, JSON among them.
+const byteOrderMark = "\ufeff"
+
+// readJSON reads a JSON file that a folder has to have: a broken one, or one that
+// is too long, is fault.Corrupt.
+func readJSON(path string, v any) error {
+	if err := checkPart(path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return blob.OpenError(path, err)
 	}
@@ -170,7 +202,7 @@ func readJSON(path string, v any) error {
 	if len(b) > maxJSON {
 		return fault.Corrupt("%s: is longer than %d bytes, which no such file is", path, maxJSON)
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte(byteOrderMark)), v); err != nil {
 		return fault.Corrupt("%s: is broken JSON (%v); copy it again", path, err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
 	"promptgen/model/checkpoint/gguf"
 )
@@ -19,11 +20,15 @@ var modelNames = []string{
 
 // MayReplace refuses (2) to put a model folder where something else lies: it is
 // replaced as a whole, and what a user keeps there would be gone. Nothing, an
-// empty folder and a model folder that was written here may be replaced.
+// empty folder and a model folder that was written here may be replaced, but for
+// the one that the program runs in.
 func MayReplace(dir string) error {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err := atomicdir.MayReplace(dir); err != nil {
+		return err
 	}
 	if err == nil && !info.IsDir() {
 		return fault.Usage("%s: is a file, and a model folder is to be written there; choose another name", dir)

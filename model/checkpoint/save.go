@@ -107,7 +107,7 @@ func (m *Model) generationConfig() any {
 		TopP     float64 `json:"top_p"`
 		Suppress []int32 `json:"suppress_tokens,omitempty"`
 	}{idOrNull(m.BOS), idOrNull(m.EOS), idOrNull(m.PAD), true, 30, 1, nil}
-	for _, tok := range []string{"[PAD]", "[UNK]", "[MASK]"} {
+	for _, tok := range []string{tokenizer.PAD, tokenizer.UNK, tokenizer.MASK} {
 		if id := tokenID(m.Vocab, tok); id != NoToken && id != m.EOS {
 			g.Suppress = append(g.Suppress, id)
 		}

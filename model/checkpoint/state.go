@@ -280,7 +280,7 @@ var statePrefixes = [...]string{"", momentsPrefix, squaresPrefix}
 func (s *State) tensors() (*blob.File, [len(statePrefixes)][]blob.Tensor, error) {
 	var all [len(statePrefixes)][]blob.Tensor
 	path := filepath.Join(s.Dir, stateTensors)
-	f, err := blob.Open(path)
+	f, err := openPart(path)
 	if err != nil {
 		return nil, all, err
 	}

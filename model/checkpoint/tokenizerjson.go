@@ -13,7 +13,7 @@ import (
 // pre-tokenizers, WordPiece; the other two name the special tokens.
 
 // specialTokens are the tokens that are never cut, in BERT's vocabulary.
-var specialTokens = []string{"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}
+var specialTokens = []string{tokenizer.UNK, tokenizer.SEP, tokenizer.PAD, tokenizer.CLS, tokenizer.MASK}
 
 // maxWordChars is BERT's limit: a longer word is one [UNK].
 const maxWordChars = 100
@@ -68,7 +68,7 @@ func (m *Model) specialTokensMap() map[string]string {
 	put("bos_token", tokenName(m.Vocab, m.BOS))
 	put("eos_token", tokenName(m.Vocab, m.EOS))
 	put("pad_token", tokenName(m.Vocab, m.PAD))
-	for key, token := range map[string]string{"unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "mask_token": "[MASK]"} {
+	for key, token := range map[string]string{"unk_token": tokenizer.UNK, "sep_token": tokenizer.SEP, "cls_token": tokenizer.CLS, "mask_token": tokenizer.MASK} {
 		if tokenID(m.Vocab, token) != NoToken {
 			put(key, token)
 		}
@@ -128,7 +128,7 @@ func (m *Model) tokenizerJSON() object {
 		"post_processor": nil,
 		"decoder":        object{"type": "WordPiece", "prefix": "##", "cleanup": false},
 		"model": object{
-			"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+			"type": "WordPiece", "unk_token": tokenizer.UNK, "continuing_subword_prefix": "##",
 			"max_input_chars_per_word": maxWordChars, "vocab": vocabJSON{m.Vocab},
 		},
 	}

@@ -64,9 +64,9 @@ func openWeights(dir string) (*weightsFile, error) {
 
 // open reads one file of weights.
 func (w *weightsFile) open(path string) ([]blob.Tensor, error) {
-	f, err := blob.Open(path)
+	f, err := openPart(path)
 	if err != nil {
-		return nil, fault.With(fault.CodeCorrupt, err) // it is a part of the folder
+		return nil, err
 	}
 	w.files = append(w.files, f)
 	if filepath.Ext(path) == ".bin" {

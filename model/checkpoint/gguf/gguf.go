@@ -306,9 +306,11 @@ func (p *parser) cut(f *File, offsets []uint64) error {
 		start = len(p.b)
 	}
 	data := p.b[start:]
+	end, known := 0, true // of the last tensor, where every length is known
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
 		if !t.DType.Known() {
+			known = false
 			continue
 		}
 		n, ok := blob.Numel(t.Shape)
@@ -321,6 +323,11 @@ func (p *parser) cut(f *File, offsets []uint64) error {
 			return fault.Corrupt("%s: tensor %s does not lie within the file; copy it again", p.path, blob.Clip(t.Name))
 		}
 		t.Bytes = data[off : int(off)+size : int(off)+size]
+		end = max(end, int(off)+size)
+	}
+	end = (end + int(align) - 1) &^ (int(align) - 1) // the last tensor may be padded as those before it are
+	if known && len(data) > end {
+		return fault.Corrupt("%s: %d bytes after the last tensor belong to none; copy the file again", p.path, len(data)-end)
 	}
 	return nil
 }

@@ -88,6 +88,28 @@ func TestHostileFiles(t *testing.T) {
 	}
 }
 
+// What lies behind the last tensor is no part of the file: it was written over
+// another one, or copied wrongly. Padding up to the alignment may be there or not.
+func TestBytesBehindTheTensors(t *testing.T) {
+	b := sample(t)
+	f, err := Parse("x.gguf", b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := f.Tensors[len(f.Tensors)-1]
+	unpadded := b[:bytes.Index(b, last.Bytes)+len(last.Bytes)]
+	if len(unpadded) == len(b) {
+		t.Fatal("the sample has no padding at its end")
+	}
+	if _, err := Parse("x.gguf", unpadded); err != nil {
+		t.Error(err)
+	}
+	_, err = Parse("long.gguf", append(bytes.Clone(b), 0))
+	if fault.Code(err) != fault.CodeCorrupt || !strings.Contains(err.Error(), "long.gguf: 1 bytes after the last tensor") {
+		t.Error(err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(sample(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
