@@ -17,7 +17,7 @@ const drawn = "none"
 // initFrom takes over the weights of a model folder, carried over to this run's
 // shape and vocabulary where they differ.
 func (t *trainer) initFrom(dir string) error {
-	m, err := checkpoint.Load(dir, checkpoint.LoadOptions{})
+	m, err := t.load(dir)
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,10 @@ func (t *trainer) initFrom(dir string) error {
 	return t.foundBase(dir)
 }
 
+func (t *trainer) load(dir string) (*checkpoint.Model, error) {
+	return checkpoint.Load(dir, checkpoint.LoadOptions{Kernel: t.computing()})
+}
+
 // begunWith notes the weights that the run began with, and refuses others than
 // those of the training that is to be repeated.
 func (t *trainer) begunWith(origin string) error {
@@ -71,7 +75,7 @@ func (t *trainer) asBegun(was string) error {
 	if _, err := os.Stat(t.o.InitFrom); err != nil && was != drawn {
 		return t.begunWith(was) // moved or removed since, and not needed: the state has its own weights
 	}
-	m, err := checkpoint.Load(t.o.InitFrom, checkpoint.LoadOptions{})
+	m, err := t.load(t.o.InitFrom)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,11 @@ func (t *trainer) leadOnly(f func() error) error {
 	return t.group.Agree(err)
 }
 
+// computing is what the options say of the kernels.
+func (t *trainer) computing() kernel.Options {
+	return kernel.Options{Threads: t.o.Threads, ISA: t.o.ISA}
+}
+
 // openTogether opens the data in every rank and refuses ranks that differ.
 func (t *trainer) openTogether() error {
 	err := t.openData()
@@ -43,7 +48,7 @@ func (t *trainer) openTogether() error {
 		err = t.enoughShards()
 	}
 	if err == nil {
-		t.cpu, err = kernel.New(kernel.Options{Threads: t.o.Threads, ISA: t.o.ISA})
+		t.cpu, err = kernel.New(t.computing())
 		err = fault.With(fault.CodeUsage, err)
 	}
 	if err == nil {

@@ -47,7 +47,7 @@ func NewTrial(o Options) (_ *Trial, err error) {
 		return nil, err
 	}
 	t.sched = plan{windows: t.windows.Len(), batch: o.BatchSize, step: step, shards: max(1, o.Shards), perStep: trialSteps, steps: 1 << 30}
-	if t.cpu, err = kernel.New(kernel.Options{Threads: o.Threads, ISA: o.ISA}); err != nil {
+	if t.cpu, err = kernel.New(t.computing()); err != nil {
 		return nil, fault.With(fault.CodeUsage, err)
 	}
 	if err := t.planMemory(); err != nil {

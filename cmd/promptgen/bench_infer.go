@@ -38,7 +38,7 @@ func (a *app) benchInfer(c *cli.Context) error {
 		defer m.Close()
 		o.Source = generate.FromModel(m)
 	}
-	cpu, err := kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]})
+	cpu, err := kernel.New(a.computing(c))
 	if err != nil {
 		return fault.With(fault.CodeUsage, err)
 	}

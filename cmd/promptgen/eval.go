@@ -53,7 +53,7 @@ func (a *app) evalCommand() *cli.Command {
 			if err := belongs(set, m, c.String("model")); err != nil {
 				return err
 			}
-			cpu, err := kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]})
+			cpu, err := kernel.New(a.computing(c))
 			if err != nil {
 				return fault.With(fault.CodeUsage, err)
 			}

@@ -252,8 +252,14 @@ func (a *app) loadForEngine(c *cli.Context) (*checkpoint.Model, error) {
 	return a.load(c, checkpoint.LoadOptions{KeepEncoded: true})
 }
 
+// computing is what the flags and PROMPTGEN_ISA say of the kernels.
+func (a *app) computing(c *cli.Context) kernel.Options {
+	return kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]}
+}
+
 func (a *app) load(c *cli.Context, o checkpoint.LoadOptions) (*checkpoint.Model, error) {
 	o.VocabPath, o.Base = c.String("vocab"), c.String("base")
+	o.Kernel = a.computing(c)
 	m, err := checkpoint.Load(c.String("model"), o)
 	if err != nil {
 		return nil, err
@@ -292,7 +298,7 @@ func (a *app) openGenerator(c *cli.Context, o generate.EngineOptions) (_ *genera
 	if o.EOS, err = frameToken(c, m, "eos", m.EOS); err != nil {
 		return nil, err
 	}
-	if g.cpu, err = kernel.New(kernel.Options{Threads: c.Int("threads"), ISA: a.env["ISA"]}); err != nil {
+	if g.cpu, err = kernel.New(a.computing(c)); err != nil {
 		return nil, fault.With(fault.CodeUsage, err)
 	}
 	if g.engine, err = generate.NewEngineFrom(generate.FromModel(m), tok, g.cpu, o); err != nil {

@@ -10,7 +10,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -203,7 +202,7 @@ func (m *Model) loadAdapter(dir string, o LoadOptions) error {
 	if err := m.takeMeta(dir, meta); err != nil {
 		return err
 	}
-	return m.mergeAdapter(dir, &a)
+	return m.mergeAdapter(dir, &a, o.Kernel)
 }
 
 // takeMeta takes over what the adapters' own promptgen.json says of the text that
@@ -223,7 +222,7 @@ func (m *Model) takeMeta(dir string, meta Meta) error {
 }
 
 // mergeAdapter adds the low-rank matrices of a folder to those of the model.
-func (m *Model) mergeAdapter(dir string, a *adapterConfig) error {
+func (m *Model) mergeAdapter(dir string, a *adapterConfig, how kernel.Options) error {
 	w := &weightsFile{path: filepath.Join(dir, adapterName)}
 	if !exists(w.path) && exists(filepath.Join(dir, adapterTorchName)) {
 		w.path = filepath.Join(dir, adapterTorchName)
@@ -237,9 +236,9 @@ func (m *Model) mergeAdapter(dir string, a *adapterConfig) error {
 	for _, t := range tensors {
 		byName[strings.Replace(t.Name, ".default.weight", ".weight", 1)] = t
 	}
-	cpu, err := kernel.New(kernel.Options{Threads: runtime.GOMAXPROCS(0)})
+	cpu, err := kernel.New(how)
 	if err != nil {
-		return err
+		return fault.With(fault.CodeUsage, err)
 	}
 	defer cpu.Close()
 	all := model.LoRA{Rank: a.Rank, Alpha: 1, Targets: model.DefaultTargets()}

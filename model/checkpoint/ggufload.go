@@ -113,9 +113,6 @@ func (m *Model) loadGGUFVocab(path string, g *gguf.File, c model.Config, o LoadO
 	if m.Meta.Format == 0 {
 		m.Meta.Level, m.Meta.LowerCase = tokenizer.LevelBERT, m.Vocab.LowerCaseByDefault()
 	}
-	if o.Level != "" {
-		m.Meta.Level = o.Level
-	}
 	if text := g.String(keyUserDict); text != "" {
 		m.UserDict = []byte(text)
 	}

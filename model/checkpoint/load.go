@@ -9,6 +9,7 @@ import (
 
 	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
+	"promptgen/internal/kernel"
 	"promptgen/model"
 	"promptgen/model/checkpoint/blob"
 	"promptgen/tokenizer"
@@ -28,15 +29,17 @@ const (
 
 // LoadOptions are what a folder may not say itself.
 type LoadOptions struct {
-	VocabPath string          // "": the folder's own vocab.txt
-	Level     tokenizer.Level // "": as promptgen.json says, else bert
+	VocabPath string // "": the folder's own vocab.txt
 
 	// KeepEncoded leaves matrices as they lie in their file where that is not the
 	// float32 that we compute with: Params then has no data for those that
 	// Model.Encoded knows.
 	KeepEncoded bool
 
-	Base string // of adapters: the model that they are added to; "": the one that they name
+	// Of adapters: the model that they are added to ("": the one that they name),
+	// and what computes the sums.
+	Base   string
+	Kernel kernel.Options
 }
 
 // Load reads a model folder, a GGUF file written by Export, or a folder of
@@ -247,9 +250,6 @@ func (m *Model) loadVocab(dir string, size int, h *hfConfig, o LoadOptions) erro
 	if m.Meta.Format == 0 { // made by others
 		m.Meta.Level = tokenizer.LevelBERT
 		m.Meta.LowerCase = lowerCase(dir, v)
-	}
-	if o.Level != "" {
-		m.Meta.Level = o.Level
 	}
 	return m.loadUserDict(dir)
 }
