@@ -155,20 +155,26 @@ func allowHeaders(asked string) string {
 	return asked
 }
 
-// guarded asks for a key and, where work is done, for a share of the rate.
-func (s *Server) guarded(limited bool, next http.HandlerFunc) http.HandlerFunc {
+// keyed asks for a key where there are any.
+func (s *Server) keyed(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s.keys != nil && !s.keys.allowed(bearer(r)) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="promptgen"`)
+			fail(w, r, &httpError{status: http.StatusUnauthorized, message: "this server asks for a key: send the header Authorization: Bearer KEY"})
+			return
+		}
+		next(w, r)
+	}
+}
+
+// limited asks for a share of the rate, which each key has, or each address.
+func (s *Server) limited(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		caller := address(r)
 		if s.keys != nil {
-			key := bearer(r)
-			if !s.keys.allowed(key) {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="promptgen"`)
-				fail(w, r, &httpError{status: http.StatusUnauthorized, message: "this server asks for a key: send the header Authorization: Bearer KEY"})
-				return
-			}
-			caller = key
+			caller = bearer(r)
 		}
-		if limited && !s.rates.allow(caller) {
+		if !s.rates.allow(caller) {
 			fail(w, r, &httpError{status: http.StatusTooManyRequests, message: "too many requests: slow down"})
 			return
 		}

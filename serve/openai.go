@@ -49,17 +49,19 @@ func newLogProbs() *tokenLogProbs {
 	return &tokenLogProbs{Tokens: []string{}, Values: []float64{}, Top: []map[string]float64{}, Offsets: []int{}}
 }
 
-// add adds one token and the most probable ones in its place.
+// add adds one token and the most probable ones in its place, among which, as at
+// OpenAI, the token itself always is.
 func (l *tokenLogProbs) add(m *loaded, t generate.TokenProb, top []generate.TokenProb) {
 	name := tokenName(m, t.Token)
 	l.Tokens = append(l.Tokens, name)
 	l.Values = append(l.Values, t.LogProb)
 	l.Offsets = append(l.Offsets, l.end)
 	l.end += utf8.RuneCountInString(name)
-	alternatives := make(map[string]float64, len(top))
+	alternatives := make(map[string]float64, len(top)+1)
 	for _, o := range top {
 		alternatives[tokenName(m, o.Token)] = o.LogProb
 	}
+	alternatives[name] = t.LogProb
 	l.Top = append(l.Top, alternatives)
 }
 
@@ -144,7 +146,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 func (s *Server) readCompletion(f *fields) (*completion, error) {
 	f.nullable = true
 	c := &completion{n: 1}
-	req := generate.Request{Length: 16, Temperature: 1, Seed: randomSeed()}
+	req := generate.Request{Length: 16, Temperature: 1}
 	f.text("model", &c.model)
 	f.whole("n", &c.n, 1, s.o.MaxSamples)
 	f.whole("max_tokens", &req.Length, 0, s.o.MaxLength)
@@ -180,6 +182,11 @@ func (s *Server) readCompletion(f *fields) (*completion, error) {
 	}
 	req.Samples = c.n
 	f.prompts(req, &c.prompts)
+	if _, sent := f.get("seed"); !sent { // one for all would write the same on from equal prompts
+		for i := range c.prompts {
+			c.prompts[i].Seed = randomSeed()
+		}
+	}
 	if n := len(c.prompts) * c.n; n > s.o.MaxSamples {
 		f.bad("prompt", "and n ask for %d texts: at most %d at once", n, s.o.MaxSamples)
 	}

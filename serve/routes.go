@@ -14,36 +14,52 @@ var page []byte
 // pagePolicy lets the page load nothing but itself.
 const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// routes is the table of everything that is answered.
+// routes is the table of everything that is answered. With API keys only what is
+// public is told without one, so that not even the table can be found out.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
+	public := func(method, path string, h http.HandlerFunc) {
+		mux.HandleFunc(path, named(path, only(method, path, h)))
+	}
 	route := func(method, path string, h http.HandlerFunc) {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			note(r).route = path
-			if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
-				w.Header().Set("Allow", method)
-				fail(w, r, &httpError{status: http.StatusMethodNotAllowed, message: path + " takes " + method})
-				return
-			}
-			h(w, r)
-		})
+		mux.HandleFunc(path, named(path, s.keyed(only(method, path, h))))
 	}
 	const get, post = http.MethodGet, http.MethodPost
-	route(post, "/generate", s.guarded(true, s.original))
-	route(post, "/v1/completions", s.guarded(true, s.completions))
-	route(get, "/v1/models", s.guarded(false, s.listModels))
-	route(get, "/v1/models/{id}", s.guarded(false, s.getModel))
-	route(get, "/metrics", s.guarded(false, s.metrics.handler.ServeHTTP))
-	route(post, "/admin/reload", s.guarded(false, s.adminReload))
-	route(get, "/health", func(w http.ResponseWriter, _ *http.Request) {
+	route(post, "/generate", s.limited(s.original))
+	route(post, "/v1/completions", s.limited(s.completions))
+	route(get, "/v1/models", s.listModels)
+	route(get, "/v1/models/{id}", s.getModel)
+	route(get, "/metrics", s.metrics.handler.ServeHTTP)
+	route(post, "/admin/reload", s.adminReload)
+	public(get, "/health", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-	route(get, "/ready", s.isReady)
-	route(get, "/{$}", servePage)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	public(get, "/ready", s.isReady)
+	public(get, "/{$}", servePage)
+	mux.HandleFunc("/", s.keyed(func(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, &httpError{status: http.StatusNotFound, message: "nothing is here: try POST /generate"})
-	})
+	}))
 	return s.observed(s.cors(mux))
+}
+
+// named notes the route that a request took, whatever its answer.
+func named(path string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		note(r).route = path
+		next(w, r)
+	}
+}
+
+// only lets a route's own method through, and HEAD where that is GET.
+func only(method, path string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
+			w.Header().Set("Allow", method)
+			fail(w, r, &httpError{status: http.StatusMethodNotAllowed, message: path + " takes " + method})
+			return
+		}
+		next(w, r)
+	}
 }
 
 func (s *Server) isReady(w http.ResponseWriter, r *http.Request) {

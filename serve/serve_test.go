@@ -283,8 +283,21 @@ func TestCompletions(t *testing.T) {
 	}
 	for i, c := range a.Choices {
 		l := c.LogProbs
-		if c.Index != i || l == nil || len(l.Tokens) != len(l.Values) || len(l.Top) != len(l.Tokens) || len(l.Tokens) > 0 && len(l.Top[0]) != 2 {
+		if c.Index != i || l == nil || len(l.Tokens) != len(l.Values) || len(l.Top) != len(l.Tokens) {
 			t.Errorf("choice %d: %+v %+v", i, c, l)
+			continue
+		}
+		for k, name := range l.Tokens { // the two most probable tokens, and always the one drawn
+			top := l.Top[k]
+			higher := 0
+			for _, p := range top {
+				if p > l.Values[k] {
+					higher++
+				}
+			}
+			if v, ok := top[name]; !ok || v != l.Values[k] || len(top) != 2 && (len(top) != 3 || higher != 2) {
+				t.Errorf("choice %d, token %d (%s, %v): %v", i, k, name, l.Values[k], top)
+			}
 		}
 	}
 	if a := post(`{"prompt":[12,13],"echo":true,"max_tokens":0}`); a.Choices[0].Text == "" || a.Choices[0].Finish != "length" {
@@ -292,6 +305,16 @@ func TestCompletions(t *testing.T) {
 	}
 	if a := post(`{"prompt":[[12,13],[14]],"max_tokens":null}`); len(a.Choices) != 2 {
 		t.Errorf("lists of tokens: %+v", a)
+	}
+	// Equal prompts go on differently, unless one seed is sent for all of them.
+	for seed, texts := range map[string]int{"": 3, `,"seed":null`: 3, `,"seed":4`: 1} {
+		different := map[string]bool{}
+		for _, c := range post(`{"prompt":["高","高","高"],"max_tokens":30` + seed + `}`).Choices {
+			different[c.Text] = true
+		}
+		if len(different) != texts {
+			t.Errorf("seed %q: %d different texts: %v", seed, len(different), different)
+		}
 	}
 	whole := post(`{"prompt":"高血压","max_tokens":30,"seed":5,"n":2}`)
 	stop := string([]rune(whole.Choices[0].Text)[5:7])
@@ -358,6 +381,17 @@ func TestKeysAndRate(t *testing.T) {
 	for path, status := range map[string]int{"/health": 200, "/ready": 200, "/": 200, "/metrics": 401, "/v1/models": 401} {
 		if r := ask(t, "GET", url+path, ""); r.status != status {
 			t.Errorf("%s without a key: %d", path, r.status)
+		}
+	}
+	// What there is, and which method it takes, is told to those with a key.
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{{"GET", "/generate", 405}, {"PUT", "/v1/models", 405}, {"GET", "/nothing", 404}, {"POST", "/v1/chat/completions", 404}} {
+		for key, status := range map[string]int{"": 401, "Bearer secret-1": c.status} {
+			if r := ask(t, c.method, url+c.path, "", "Authorization", key); r.status != status {
+				t.Errorf("%s %s with the key %q: %d, want %d", c.method, c.path, key, r.status, status)
+			}
 		}
 	}
 	pre := ask(t, "OPTIONS", url+"/generate", "", "Origin", "http://x", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,x-own")

@@ -194,6 +194,15 @@ func choice(faults *fault.List, c *cli.Context, flag string, words ...string) {
 	}
 }
 
+// notEmpty refuses flags that are given without their value.
+func notEmpty(faults *fault.List, c *cli.Context, flags ...string) {
+	for _, f := range flags {
+		if c.IsSet(f) && c.String(f) == "" {
+			faults.Addf("--%s is empty: give its value, or leave the flag out", f)
+		}
+	}
+}
+
 // oneOf lists words: a, b or c.
 func oneOf(words []string) string {
 	last := len(words) - 1

@@ -168,6 +168,7 @@ func (p *parse) commandLine(args []string) {
 // the flag's variable does not count.
 var instead = map[string]string{
 	"data": "corpus", "corpus": "data", "prompt": "prompts-file", "prompts-file": "prompt", "dtype": "fp16",
+	"config": "model", "model": "config",
 }
 
 // environment gives the flags that only the environment sets.

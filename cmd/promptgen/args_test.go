@@ -11,13 +11,16 @@ import (
 // What stands in a flag's place on the command line puts aside the variable of
 // the other: a flag counts before the environment.
 func TestFlagPutsAsideTheOthersVariable(t *testing.T) {
-	environ := []string{"PROMPTGEN_DATA=tok", "PROMPTGEN_CORPUS=c.txt", "PROMPTGEN_PROMPT=x", "PROMPTGEN_PROMPTS_FILE=p", "PROMPTGEN_DTYPE=fp32"}
+	environ := []string{"PROMPTGEN_DATA=tok", "PROMPTGEN_CORPUS=c.txt", "PROMPTGEN_PROMPT=x", "PROMPTGEN_PROMPTS_FILE=p", "PROMPTGEN_DTYPE=fp32",
+		"PROMPTGEN_MODEL=m", "PROMPTGEN_CONFIG=f"}
 	for line, want := range map[string]string{
-		"eval --corpus a":           "eval --dtype=fp32 --corpus=a --",
-		"eval --data b":             "eval --dtype=fp32 --data=b --",
-		"generate --prompt y":       "generate --dtype=fp32 --prompt=y --",
-		"generate --prompts-file q": "generate --dtype=fp32 --prompts-file=q --",
-		"train --fp16":              "train --data=tok --fp16=true --",
+		"eval --corpus a":           "eval --model=m --dtype=fp32 --corpus=a --",
+		"eval --data b":             "eval --model=m --dtype=fp32 --data=b --",
+		"generate --prompt y":       "generate --model=m --dtype=fp32 --prompt=y --",
+		"generate --prompts-file q": "generate --model=m --dtype=fp32 --prompts-file=q --",
+		"train --fp16":              "train --config=f --data=tok --fp16=true --",
+		"bench infer --config x":    "bench --dtype=fp32 --config=x -- infer",
+		"bench infer --model x":     "bench --dtype=fp32 --model=x -- infer",
 	} {
 		got, err := newApp(streams{}, environ).canonical(strings.Fields(line))
 		if err != nil || strings.Join(got, " ") != want {

@@ -85,6 +85,46 @@ func TestRepeatAndReport(t *testing.T) {
 	s.fails(fault.CodeUsage, []string{"corpus.txt"}, "report", "model", "--out", "corpus.txt/x.html")
 }
 
+// A report replaces a report, and neither what it is made from, by whatever name,
+// nor what a user keeps.
+func TestReportKeepsWhatIsThere(t *testing.T) {
+	s := trained(t)
+	s.ok("report", "model", "--out", "single.html")
+	s.ok("report", "model", "model", "--out", "model/two.html")
+	s.write("own.html", "<!doctype html><p>mine")
+	if err := os.Link("model/metrics.jsonl", "link"); err != nil {
+		t.Skip(err)
+	}
+	read := func(path string) string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for out, say := range map[string]string{
+		"corpus.txt": "no training report", "own.html": "no training report", "model/final_model/vocab.txt": "no training report",
+		"model/metrics.jsonl": "made from", "link": "made from", "model/../model/run.json": "made from", "model": "is a folder",
+	} {
+		before := ""
+		if out != "model" {
+			before = read(out)
+		}
+		s.fails(fault.CodeUsage, []string{out, say, "--out"}, "report", "model", "--out", out)
+		s.fails(fault.CodeUsage, []string{out, say, "--out"}, "report", "model", "model", "--out", out)
+		if out != "model" && read(out) != before {
+			t.Errorf("%s was replaced", out)
+		}
+	}
+	os.Remove("model/report.html")
+	s.write("model/report.html", "mine")
+	s.fails(fault.CodeUsage, []string{"model/report.html"}, "report", "model")
+	s.write("empty.html", "")
+	for _, out := range []string{"empty.html", "single.html", "model/two.html"} {
+		s.ok("report", "model", "--out", out)
+	}
+}
+
 // Evaluating with packed weights measures nearly the same.
 func TestEvalTypes(t *testing.T) {
 	s := trained(t)

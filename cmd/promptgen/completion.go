@@ -17,12 +17,18 @@ func (a *app) completionCommand() *cli.Command {
 		Usage:     "print a script that completes commands and flags in a shell",
 		ArgsUsage: "bash|zsh|fish",
 		Action: func(c *cli.Context) error {
-			write, ok := shells[c.Args().First()]
+			shell := c.Args().First()
+			write, ok := shells[shell]
 			if !ok || c.NArg() != 1 {
 				return fault.Usage("completion: name the shell: bash, zsh or fish")
 			}
-			write(a.text, a.commands)
-			return nil
+			var script strings.Builder
+			write(&script, a.commands)
+			if c.Bool("json") {
+				return a.console.JSON(map[string]string{"shell": shell, "script": script.String()})
+			}
+			_, err := io.WriteString(a.text, script.String())
+			return err
 		},
 	}
 }

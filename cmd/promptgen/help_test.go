@@ -63,6 +63,19 @@ func completions(t *testing.T, shell, script, line string) []string {
 	return offered
 }
 
+// With --json the script and the manual are one document each, and the same text.
+func TestScriptAndManualAsJSON(t *testing.T) {
+	s := newShell(t)
+	got := decode[map[string]string](t, s.ok("completion", "fish", "--json").out)
+	if got["shell"] != "fish" || got["script"] != s.ok("completion", "fish").out {
+		t.Errorf("completion: %.200q", got)
+	}
+	got = decode[map[string]string](t, s.ok("man", "--json").out)
+	if got["man"] != s.ok("man").out || !strings.HasPrefix(got["man"], ".TH PROMPTGEN") {
+		t.Errorf("man: %.200q", got)
+	}
+}
+
 // The completion scripts must load in the shells that are here, and offer
 // commands, flags and the values of flags.
 func TestCompletion(t *testing.T) {

@@ -220,6 +220,15 @@ func TestBadInput(t *testing.T) {
 	s.absent("v2.txt", "t2", "m2/final_model", "m2/state", "q2/model")
 }
 
+// An IPv6 address may have the brackets that it has in a URL.
+func TestHostInBrackets(t *testing.T) {
+	for host, want := range map[string]string{"[::1]": "::1", "::1": "::1", "[fe80::1%lo]": "fe80::1%lo", "127.0.0.1": "127.0.0.1", "[": "["} {
+		if got := bare(host); got != want {
+			t.Errorf("%s: %s", host, got)
+		}
+	}
+}
+
 // freePort is one that nobody listens on.
 func freePort(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -144,6 +144,9 @@ func TestWrongUsage(t *testing.T) {
 		{"quickstart -", []string{"a pipe does not allow"}},
 		{"serve --cors-origin foo", []string{`cors-origin "foo"`}},
 		{"serve --timeout 0s", []string{"--timeout must be above 0"}},
+		// What a shell makes of variables that are not set must not open a service.
+		{"serve --api-key-file= --tls-cert= --tls-key= --host=", []string{"--api-key-file is empty", "--tls-cert is empty", "--tls-key is empty", "--host is empty"}},
+		{"quickstart --dir=", []string{"--dir is empty"}},
 	} {
 		s.fails(fault.CodeUsage, c.parts, strings.Fields(c.line)...)
 	}

@@ -12,9 +12,14 @@ func (a *app) manCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "man",
 		Usage: "print the manual page",
-		Action: func(*cli.Context) error {
-			writeManual(a.text, a.commands)
-			return nil
+		Action: func(c *cli.Context) error {
+			var page strings.Builder
+			writeManual(&page, a.commands)
+			if c.Bool("json") {
+				return a.console.JSON(map[string]string{"man": page.String()})
+			}
+			_, err := io.WriteString(a.text, page.String())
+			return err
 		},
 	}
 }

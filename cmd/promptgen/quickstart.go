@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode"
@@ -13,6 +12,7 @@ import (
 
 	"promptgen/data"
 	"promptgen/generate"
+	"promptgen/internal/atomicdir"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -77,27 +77,28 @@ func (q *quickstart) path(elem ...string) string {
 }
 
 func (q *quickstart) run(ctx context.Context) (*quickstartResult, error) {
-	for _, path := range q.corpus {
-		info, err := os.Stat(path)
-		if path == data.Stdin || err == nil && !info.IsDir() && !info.Mode().IsRegular() {
-			return nil, fault.Usage("%s: quickstart reads its text several times, which a pipe does not allow; name a file", path)
-		}
+	if err := q.mayBegin(); err != nil {
+		return nil, err
 	}
+	unlock, err := atomicdir.Lock(q.dir) // the places below belong together
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if len(q.corpus) == 0 {
-		path := q.path("corpus", "sample.txt")
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			return nil, fault.Usage("--dir: %w", err)
+		if err := q.writeSample(); err != nil {
+			return nil, err
 		}
-		if err := os.WriteFile(path, []byte(sampleCorpus), 0o666); err != nil {
-			return nil, fault.Usage("--dir: %w", err)
-		}
-		q.corpus = []string{path}
+		q.corpus = []string{q.path(samplePath)}
 	}
 	vocab, level, documents, err := q.vocabulary(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := q.tokenize(ctx, vocab, level, documents); err != nil {
+	if err := q.tokenize(ctx, vocab, level, documents); err != nil { // it refuses a folder of somebody else's
+		return nil, err
+	}
+	if err := vocab.WriteFile(q.path(defaultVocab)); err != nil {
 		return nil, err
 	}
 	r := &quickstartResult{Dir: q.dir, Vocabulary: vocab.Len(), Level: level}
@@ -127,7 +128,7 @@ func (q *quickstart) vocabulary(ctx context.Context) (*tokenizer.Vocab, tokenize
 		return nil, "", 0, err
 	}
 	q.app.console.Log.Info("vocabulary", "level", o.Level, "tokens", v.Len(), "documents", report.Documents)
-	return v, o.Level, report.Documents, v.WriteFile(q.path("vocab", "vocab_user.txt"))
+	return v, o.Level, report.Documents, nil
 }
 
 // tokenize holds a tenth of the documents out, where there are enough.
@@ -137,7 +138,7 @@ func (q *quickstart) tokenize(ctx context.Context, vocab *tokenizer.Vocab, level
 		return err
 	}
 	o := data.TokenizeOptions{
-		Corpus: q.corpus, Out: q.path("tokenized"), Tokenizer: tok, Threads: q.threads,
+		Corpus: q.corpus, Out: q.path(defaultData), Tokenizer: tok, Threads: q.threads,
 		DocPerLine: q.reading.DocPerLine, TextField: q.reading.TextField,
 	}
 	if documents >= 20 {
@@ -152,19 +153,21 @@ func (q *quickstart) tokenize(ctx context.Context, vocab *tokenizer.Vocab, level
 
 // train sizes the model and its training to the text.
 func (q *quickstart) train(ctx context.Context, r *quickstartResult) error {
-	set, err := data.OpenSet(q.path("tokenized"))
+	set, err := data.OpenSet(q.path(defaultData))
 	if err != nil {
 		return err
 	}
+	defer set.Close()
 	tokens := set.Train.Len()
-	set.Close()
 	work, err := q.work()
 	if err != nil {
 		return err
 	}
 	o := sizedTo(tokens, r.Vocabulary, work)
-	o.Data, o.Out, o.Seed, o.Threads, o.ISA = q.path("tokenized"), q.path("model"), q.seed, q.threads, q.app.env["ISA"]
-	o.Resume = "never"
+	o.Data, o.Out, o.Seed, o.Threads, o.ISA = q.path(defaultData), q.path(defaultOut), q.seed, q.threads, q.app.env["ISA"]
+	if !begun(o, set) {
+		o.Resume = "never"
+	}
 	q.app.console.Log.Info("training", "tokens", tokens, "epochs", o.Epochs, "n_layer", o.Config.NLayer, "n_embd", o.Config.NEmbd, "n_ctx", o.Config.NCtx)
 	obs := &trainObserver{app: q.app}
 	defer obs.done()
@@ -179,6 +182,9 @@ const (
 	quickstartWork       = 2.5e12
 	quickstartWorkPureGo = 4e11
 )
+
+// mostEpochs is how often a small text is read at most.
+const mostEpochs = 20
 
 // sizedTo chooses a model and a training for so many tokens: wide enough to
 // learn the text, small enough for the work allowed, and ended before a small
@@ -198,7 +204,6 @@ func sizedTo(tokens int64, vocab int, work float64) train.Options {
 	o.Config.NPositions = o.Config.NCtx
 	width := float64(o.Config.NEmbd)
 	perToken := 6 * (12*float64(o.Config.NLayer)*width*width + float64(vocab)*width)
-	const mostEpochs = 20
 	o.Epochs = int(min(mostEpochs, max(1, work/(perToken*float64(tokens)))))
 	return o
 }
@@ -228,7 +233,7 @@ func (q *quickstart) measure(ctx context.Context, r *quickstartResult) error {
 		return fault.With(fault.CodeUsage, err)
 	}
 	defer cpu.Close()
-	set, err := data.OpenSet(q.path("tokenized"))
+	set, err := data.OpenSet(q.path(defaultData))
 	if err != nil {
 		return err
 	}

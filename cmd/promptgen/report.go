@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -8,6 +9,7 @@ import (
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/internal/fault"
 	"promptgen/train/report"
+	"promptgen/train/runlog"
 )
 
 func (a *app) reportCommand() *cli.Command {
@@ -24,12 +26,14 @@ func (a *app) reportCommand() *cli.Command {
 				return fault.Usage("report: name the output folder of a training, or of several")
 			}
 			var runs []*report.Run
+			var sources []string
 			for _, dir := range dirs {
 				run, err := report.Read(filepath.Clean(dir))
 				if err != nil {
 					return err
 				}
 				runs = append(runs, run)
+				sources = append(sources, filepath.Join(dir, runlog.RunName), filepath.Join(dir, runlog.MetricsName))
 			}
 			out := c.String("out")
 			switch {
@@ -38,6 +42,12 @@ func (a *app) reportCommand() *cli.Command {
 				out = filepath.Join(dirs[0], report.Name)
 			default:
 				out = "comparison.html"
+			}
+			if path := sameFile(out, sources); path != "" {
+				return fault.Usage("report: %s is %s, which the report is made from; choose another name for --out", out, path)
+			}
+			if err := report.MayReplace(out); err != nil {
+				return fault.With(fault.Code(err), fmt.Errorf("report: --out %w", err))
 			}
 			if err := report.WriteFile(out, runs...); err != nil {
 				return err

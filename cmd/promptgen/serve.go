@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -52,7 +53,7 @@ func (a *app) serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			l, err := net.Listen("tcp", net.JoinHostPort(c.String("host"), strconv.Itoa(c.Int("port"))))
+			l, err := net.Listen("tcp", net.JoinHostPort(bare(c.String("host")), strconv.Itoa(c.Int("port"))))
 			if err != nil {
 				return fault.Usage("%w; choose another --port or --host", err)
 			}
@@ -71,6 +72,9 @@ func (a *app) serveOptions(c *cli.Context) (serve.Options, error) {
 	var faults fault.List
 	a.refuseDevice(&faults, c.String("device"))
 	dtype(&faults, c.String("dtype"), inferenceTypes)
+	// Empty is what a shell makes of a variable that is not set: without its keys,
+	// or on every address, the service would be open to more than was meant.
+	notEmpty(&faults, c, "host", "api-key-file", "tls-cert", "tls-key", "model", "base", "vocab")
 	positive(&faults, c, "max-length", "max-samples", "max-queue", "slots")
 	if p := c.Int("port"); p < 0 || p > 65535 {
 		faults.Addf("--port must be between 0 and 65535, not %d", p)
@@ -97,6 +101,14 @@ func (a *app) serveOptions(c *cli.Context) (serve.Options, error) {
 		TLSCert: c.String("tls-cert"), TLSKey: c.String("tls-key"),
 	}
 	return o, faults.Err("serve")
+}
+
+// bare takes off the brackets that an IPv6 address has beside a port.
+func bare(host string) string {
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		return host[1 : len(host)-1]
+	}
+	return host
 }
 
 // modelName is what clients know a model folder by.

@@ -47,7 +47,7 @@ func (a *app) vocabCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := vocabPlace(out, append(paths, o.UserDict)); err != nil {
+			if err := vocabPlace("vocab", "--out", out, append(paths, o.UserDict)); err != nil {
 				return err
 			}
 			v, report, err := a.buildVocab(c.Context, paths, a.corpusOptions(c), o)
@@ -77,22 +77,23 @@ func (a *app) vocabCommand() *cli.Command {
 
 // vocabPlace refuses, before the corpus is read, a file that the vocabulary must
 // not replace: one that it is made from, by whatever name, or one of another kind.
-func vocabPlace(out string, sources []string) error {
+// The flag is what chose it.
+func vocabPlace(command, flag, out string, sources []string) error {
 	if out == "" {
-		return fault.Usage("vocab: no file to write to: name it with --out")
+		return fault.Usage("%s: no file to write to: name it with %s", command, flag)
 	}
 	if err := atomicdir.MayWriteFile(out); err != nil {
-		return fault.With(fault.Code(err), fmt.Errorf("vocab: --out %w", err))
+		return fault.With(fault.Code(err), fmt.Errorf("%s: %s %w", command, flag, err))
 	}
 	to, err := os.Stat(out)
 	if err != nil || to.Size() == 0 {
 		return nil // nothing there
 	}
 	if path := sameFile(out, sources); path != "" {
-		return fault.Usage("vocab: %s is %s, which the vocabulary is made from; choose another name for --out", out, path)
+		return fault.Usage("%s: %s is %s, which the vocabulary is made from; choose another %s", command, out, path, flag)
 	}
 	if _, err := tokenizer.ReadVocab(out); err != nil {
-		return fault.Usage("vocab: %s is there and no vocabulary, it would be replaced; choose another name for --out", out)
+		return fault.Usage("%s: %s is there and no vocabulary, it would be replaced; choose another %s", command, out, flag)
 	}
 	return nil
 }
