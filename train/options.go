@@ -161,6 +161,7 @@ func (o Options) Validate() error {
 		l.Addf("out: no folder given")
 	}
 	atLeast("epochs", o.Epochs, 0)
+	atLeast("max-steps", o.MaxSteps, 0)
 	atLeast("batch-size", o.BatchSize, 0)
 	atLeast("grad-accum", o.GradAccum, 0)
 	atLeast("stride", o.Stride, 0)

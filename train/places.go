@@ -8,11 +8,12 @@ import (
 
 	"promptgen/internal/fault"
 	"promptgen/model/checkpoint"
+	"promptgen/train/report"
 )
 
 // placesFree refuses (2) folders that the run will replace as a whole and that
 // hold something else than a model: those of the epochs behind the one given, the
-// best and the final one. It is asked before the work is done, since the refusal
+// best and the final one; and a report's place that holds something else. It is asked before the work is done, since the refusal
 // of a save would come hours later.
 func (t *trainer) placesFree(after int) error {
 	dirs := []string{FinalModel(t.o.Out), BestModel(t.o.Out)}
@@ -28,7 +29,7 @@ func (t *trainer) placesFree(after int) error {
 			return fault.Usage("%s: is the model that the adapters are trained on (--init-from), and they would replace it; choose another --out", dir)
 		}
 	}
-	return nil
+	return report.MayReplace(filepath.Join(t.o.Out, report.Name))
 }
 
 // tellFormer names the models of a former run that lie where a run starts afresh:

@@ -168,6 +168,8 @@ func (t *trainer) changes(st *checkpoint.State, was settings) (allowed []string,
 		switch d.key {
 		case "epochs":
 			return t.o.Epochs > was.Epochs
+		case "max_steps":
+			return was.MaxSteps > 0 && (t.o.MaxSteps == 0 || t.o.MaxSteps > was.MaxSteps)
 		case "sequences_per_step", "stride", "shards", "optimizer_state":
 			return t.explicit()
 		}

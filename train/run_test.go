@@ -290,6 +290,33 @@ func TestResumeEqualsUninterrupted(t *testing.T) {
 	mustRun(t, o, train.Silent{})
 }
 
+// A run ends after the steps that it may take, with a model and a state, in the
+// middle of an epoch too; with more of them it goes on as one that had them from
+// the beginning, where the learning rate does not follow the length.
+func TestMaxSteps(t *testing.T) {
+	o := testOptions(t, 16*20)
+	o.Schedule, o.WarmupSteps = train.Constant, 0
+	out := o.Out
+	o.Out = filepath.Join(t.TempDir(), "whole")
+	whole := mustRun(t, o, train.Silent{})
+	want := weights(t, o.Out)
+	o.Out = out
+	for _, steps := range []int{2, 5, 0} {
+		o.MaxSteps = steps
+		r := mustRun(t, o, train.Silent{})
+		if steps > 0 && r.Steps != steps {
+			t.Errorf("%d steps of %d", r.Steps, steps)
+		}
+		if steps == 0 && (r.Steps != whole.Steps || !bytes.Equal(weights(t, o.Out), want)) {
+			t.Errorf("in the end %d steps, want %d, or other weights", r.Steps, whole.Steps)
+		}
+	}
+	o.MaxSteps = 5
+	if _, err := train.Run(t.Context(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), "max_steps") {
+		t.Errorf("fewer steps than were done: %v", err)
+	}
+}
+
 // A finished run says so, and writes only what is missing; more epochs go on,
 // fewer are refused by name.
 func TestResumeFinished(t *testing.T) {

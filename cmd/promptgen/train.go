@@ -37,6 +37,7 @@ func (a *app) trainCommand() *cli.Command {
 			deviceFlag(),
 
 			&cli.IntFlag{Name: "epochs", Category: run, Value: d.Epochs, Usage: "passes over the data"},
+			&cli.IntFlag{Name: "max-steps", Category: run, Usage: "end after `N` optimizer steps, however many passes that are (0: no limit)"},
 			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Category: run, Value: d.BatchSize, Usage: "windows computed together"},
 			&cli.IntFlag{Name: "grad-accum", Aliases: []string{"gradient_accumulation"}, Category: run, Value: d.GradAccum, Usage: "batches in one optimizer step"},
 			&cli.IntFlag{Name: "stride", Category: run, Usage: "tokens from one window's start to the next's (default: n_ctx)"},
@@ -137,7 +138,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		MaxMemory: limit, Recompute: recomputing(&faults, c), OptimizerBF16: optimizerBF16(&faults, c), Shrink: c.Bool("shrink"),
 		Config: cfg, Data: c.String("data"), Vocab: c.String("vocab"), Out: c.String("out"),
 		InitFrom: c.String("init-from"), Resume: c.String("resume"),
-		Epochs: c.Int("epochs"), BatchSize: c.Int("batch-size"), GradAccum: c.Int("grad-accum"), Stride: c.Int("stride"),
+		Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"), BatchSize: c.Int("batch-size"), GradAccum: c.Int("grad-accum"), Stride: c.Int("stride"),
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), Schedule: train.Schedule(c.String("schedule")),
 		MaxGradNorm: c.Float64("max-grad-norm"), WeightDecay: c.Float64("weight-decay"),
 		DType: dt, Seed: c.Uint64("seed"), Threads: threads(c), ISA: a.env["ISA"],
