@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -280,5 +281,151 @@ func TestResumeFromWhatIsNoState(t *testing.T) {
 		if fault.Code(err) != want.code || !strings.Contains(err.Error(), want.text) || want.code == fault.CodeUsage && !strings.Contains(err.Error(), "state/step-N") {
 			t.Errorf("%s: %v (code %d)", path, err, fault.Code(err))
 		}
+	}
+}
+
+// A run ends after the steps that it may take, with a model and a state, in the
+// middle of an epoch too; with more of them it goes on as one that had them from
+// the beginning, where the learning rate does not follow the length.
+func TestMaxSteps(t *testing.T) {
+	o := testOptions(t, 16*20)
+	o.Schedule, o.WarmupSteps = train.Constant, 0
+	out := o.Out
+	o.Out = filepath.Join(t.TempDir(), "whole")
+	whole := mustRun(t, o, train.Silent{})
+	want := weights(t, o.Out)
+	o.Out = out
+	for _, steps := range []int{2, 5, 0} {
+		o.MaxSteps = steps
+		r := mustRun(t, o, train.Silent{})
+		if steps > 0 && r.Steps != steps {
+			t.Errorf("%d steps of %d", r.Steps, steps)
+		}
+		if steps == 0 && (r.Steps != whole.Steps || !bytes.Equal(weights(t, o.Out), want)) {
+			t.Errorf("in the end %d steps, want %d, or other weights", r.Steps, whole.Steps)
+		}
+	}
+	o.MaxSteps = 5
+	if _, err := train.Run(t.Context(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), "max_steps") {
+		t.Errorf("fewer steps than were done: %v", err)
+	}
+}
+
+// A finished run says so, and writes only what is missing; more epochs go on,
+// fewer are refused by name.
+func TestResumeFinished(t *testing.T) {
+	o := testOptions(t, 16*20)
+	o.KeepEpochs = 1
+	first := mustRun(t, o, train.Silent{})
+	want := weights(t, o.Out)
+	var again recorder
+	res := mustRun(t, o, &again)
+	if len(again.steps) != 0 || len(again.saved) != 0 || res.Steps != first.Steps || res.FinalLoss != first.FinalLoss || !strings.Contains(strings.Join(again.notices, " "), "finished") {
+		t.Errorf("a finished run: %+v, told %q", res, again.notices)
+	}
+	if err := os.RemoveAll(train.FinalModel(o.Out)); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, o, train.Silent{})
+	if !bytes.Equal(weights(t, o.Out), want) {
+		t.Error("the final model that was missing has other weights")
+	}
+	o.Epochs = 4
+	var more recorder
+	if res = mustRun(t, o, &more); res.Steps != 2*first.Steps || len(more.steps) != first.Steps || more.steps[0].Step != first.Steps+1 {
+		t.Errorf("two more epochs: %+v, %d steps", res, len(more.steps))
+	}
+	for epoch := range 5 {
+		_, err := os.Stat(train.EpochModel(o.Out, epoch))
+		if there := err == nil; there != (epoch == 4) {
+			t.Errorf("the model of epoch %d: there %v", epoch, there)
+		}
+	}
+	// What a user keeps in such a folder is not removed with it.
+	notes := filepath.Join(train.EpochModel(o.Out, 4), "notes.txt")
+	if err := os.WriteFile(notes, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.Epochs = 5
+	var kept recorder
+	mustRun(t, o, &kept)
+	if _, err := os.Stat(notes); err != nil || !strings.Contains(strings.Join(kept.warned, " "), "notes.txt") {
+		t.Errorf("notes in an old epoch's model: %v; warned %q", err, kept.warned)
+	}
+	o.Epochs = 3
+	if _, err := train.Run(context.Background(), o, train.Silent{}); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), "epochs 5, now 3") {
+		t.Errorf("fewer epochs: %v", err)
+	}
+}
+
+// A state that is named goes on in another folder, with a shorter n_ctx and
+// another batch, weights and moments carried; left to itself, or with more, it is
+// refused by name. Its own folder stays as it is.
+func TestResumeNamed(t *testing.T) {
+	o := testOptions(t, 16*20)
+	o.Epochs = 3
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := recorder{onStep: func(s train.StepInfo) {
+		if s.Step == 4 {
+			cancel()
+		}
+	}}
+	if _, err := train.Run(ctx, o, &stop); fault.Code(err) != fault.CodeInterrupted {
+		t.Fatal(err)
+	}
+	from := o.Out
+	small := o
+	small.Config.NCtx, small.Config.NPositions, small.BatchSize = 8, 8, 2
+	if _, err := train.Run(context.Background(), small, train.Silent{}); fault.Code(err) != fault.CodeUsage ||
+		!strings.Contains(err.Error(), "n_ctx 16, now 8") || !strings.Contains(err.Error(), "sequences_per_step 8, now 2") {
+		t.Errorf("other settings without being asked: %v", err)
+	}
+	small.Out, small.Resume = filepath.Join(t.TempDir(), "smaller"), from
+	var rec recorder
+	res := mustRun(t, small, &rec)
+	last := stop.steps[len(stop.steps)-1]
+	if rec.steps[0].Step != 5 || rec.steps[0].Epoch != 2 || math.Abs(rec.steps[0].Loss-last.Loss) > 0.5 {
+		t.Errorf("goes on at %+v after %+v", rec.steps[0], last)
+	}
+	// 320 tokens are 40 windows of 8: half of the second epoch is left, and the third.
+	if want := 4 + 13 + 20; res.Steps > want || res.Steps < want-1 || rec.steps[0].Steps != res.Steps {
+		t.Errorf("%d steps of %d, want about %d", res.Steps, rec.steps[0].Steps, want)
+	}
+	if told := strings.Join(rec.notices, " "); !strings.Contains(told, "n_ctx 16, now 8") || !strings.Contains(told, "n_positions 16, now 8") {
+		t.Errorf("told %q", told)
+	}
+	small.Out, small.Config.NEmbd = filepath.Join(t.TempDir(), "narrower"), 8
+	if _, err := train.Run(context.Background(), small, train.Silent{}); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), "n_embd 16, now 8") {
+		t.Errorf("another width: %v", err)
+	}
+	st, err := checkpoint.LatestState(filepath.Join(from, "state"))
+	if err != nil || st.Step != 4 {
+		t.Errorf("the state that was named: %+v, %v", st, err)
+	}
+}
+
+// A newest state that is damaged is told of and passed over.
+func TestResumePassesOverDamage(t *testing.T) {
+	o := testOptions(t, 16*20)
+	mustRun(t, o, train.Silent{})
+	want := weights(t, o.Out)
+	states, err := filepath.Glob(filepath.Join(o.Out, "state", "step-*"))
+	if err != nil || len(states) != 2 {
+		t.Fatalf("%v, %v", states, err)
+	}
+	if err := os.Truncate(filepath.Join(states[1], "state.safetensors"), 100); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(o.Out, ".metrics.jsonl.tmp-1"), "left by one that was killed")
+	var rec recorder
+	mustRun(t, o, &rec)
+	if told := strings.Join(rec.warned, " "); len(rec.steps) == 0 || !strings.Contains(told, "not whole") {
+		t.Errorf("%d steps, told %q", len(rec.steps), told)
+	}
+	if !bytes.Equal(weights(t, o.Out), want) {
+		t.Error("other weights")
+	}
+	if left, _ := filepath.Glob(filepath.Join(o.Out, ".*")); len(left) != 0 {
+		t.Errorf("left: %v", left)
 	}
 }
