@@ -89,13 +89,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		go func() { ended <- srv.Serve(l) }()
 	}
 	loaded := make(chan error, 1)
-	go func() {
-		if s.ready() {
-			loaded <- nil
-			return
-		}
-		loaded <- s.Load(ctx)
-	}()
+	if !s.ready() { // asked here: at the end it is not ready either
+		go func() { loaded <- s.Load(ctx) }()
+	}
 	for {
 		select {
 		case err := <-ended:
