@@ -57,7 +57,7 @@ run() {
 }
 failed() {
 	printf 'readme.sh: failed: %s\n' "$1" >&2
-	tail -n 40 "$work/log" >&2
+	grep -nE -A 20 '^ *--- FAIL|^panic:' "$work/log" >&2 || tail -n 40 "$work/log" >&2
 	exit 1
 }
 
