@@ -104,8 +104,9 @@ func TestQuickstartGoesOn(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
+		before, _ := os.ReadFile("q/model/run.json")
 		go func() { // until it trains
-			for before, _ := os.ReadFile("q/model/run.json"); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
 				if now, err := os.ReadFile("q/model/run.json"); err == nil && !bytes.Equal(now, before) {
 					cancel()
 				}
