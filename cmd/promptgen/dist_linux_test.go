@@ -350,8 +350,10 @@ func TestLaunchInterrupted(t *testing.T) {
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
+	// mpirun ends all ranks with the first that has ended: rank 0 may be too late to
+	// say where its state is, and launch alone says that there is one.
 	code, text := j.wait(cmd, out)
-	if code != 130 || !strings.Contains(text, "the state is saved") {
+	if code != 130 || !strings.Contains(text, "the same command goes on from") {
 		t.Errorf("exit code %d: %s", code, text)
 	}
 	if code, text := j.run(append([]string{os.Args[0]}, j.long("stopped")...)...); code != 0 || !strings.Contains(text, "going on from step") {
