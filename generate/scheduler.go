@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+
+	"promptgen/internal/fault"
 )
 
 // prefillRows bounds the prompt tokens read in one step where others write or
@@ -61,8 +63,9 @@ func (s *scheduler) guarded(phase func()) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.e.opts.Log.Error("the engine panicked", "model", s.e.opts.Name, "panic", r, "stack", string(debug.Stack()))
+			failure := fault.Panicked(r)
 			for _, j := range slices.Clone(s.jobs) {
-				s.remove(j, fmt.Errorf("the engine failed within a step: %v", r))
+				s.remove(j, fmt.Errorf("the engine failed within a step: %w", failure))
 			}
 		}
 	}()

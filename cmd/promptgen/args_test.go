@@ -76,7 +76,7 @@ func TestLaunchPassesCommonFlags(t *testing.T) {
 	if err := a.run(t.Context(), strings.Fields("launch --np 2 --json --seed 7 --quiet --threads 1 -- train --seed 9")); err != nil {
 		t.Fatal(err)
 	}
-	if line := strings.Join(got, " "); line != "train --json=true --quiet=true --seed=7 --threads=1 --seed 9" {
+	if line := strings.Join(got, " "); line != "train --quiet=true --json=true --seed=7 --threads=1 --seed 9" {
 		t.Errorf("got %s", line)
 	}
 }

@@ -39,7 +39,7 @@ var others = []other{
 	{"manifest of token shards", has("vocab_hash", "train", "val"), tellManifest},
 	{"settings of a training", has("options", "plan", "machine"), tellRun},
 	{"metrics of a training", named(runlog.MetricsName), tellMetrics},
-	{"training report", isReport, tellReport},
+	{"training report", func(f *looked) bool { return bytes.HasPrefix(f.head, []byte("<")) && report.Is(f.path) }, tellReport},
 	{"TensorBoard events of a training", func(f *looked) bool { return strings.HasPrefix(f.name, "events.out.tfevents.") }, nil},
 	{"facts of a training state", has("step", "seed", "data_hash"), fields("step", "epoch", "seed")},
 	{"manifest of a training state", func(f *looked) bool { return has("files")(f) && named("manifest.json")(f) }, nil},
@@ -216,15 +216,6 @@ func tellMetrics(_ context.Context, f *looked) ([]ui.Fact, error) {
 	}
 	last := lines[len(lines)-1]
 	return []ui.Fact{{Name: "step", Value: last.Step}, {Name: "epoch", Value: last.Epoch}}, nil
-}
-
-// isReport looks for the figures that a report holds for machines.
-func isReport(f *looked) bool {
-	if !bytes.HasPrefix(f.head, []byte("<!doctype html>")) {
-		return false
-	}
-	b, err := os.ReadFile(f.path)
-	return err == nil && bytes.Contains(b, []byte(`id="promptgen-series"`))
 }
 
 func tellReport(_ context.Context, f *looked) ([]ui.Fact, error) {

@@ -40,8 +40,8 @@ func (a *app) launchCommand() *cli.Command {
 func trainingArgs(c *cli.Context) []string {
 	args := c.Args().Slice()
 	var common []string
-	for _, name := range []string{"json", "quiet", "seed", "threads"} {
-		if c.IsSet(name) {
+	for _, f := range commonFlags() {
+		if name := f.Names()[0]; c.IsSet(name) {
 			common = append(common, fmt.Sprintf("--%s=%v", name, c.Value(name)))
 		}
 	}

@@ -5,12 +5,10 @@ package checkpoint
 import (
 	"context"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"promptgen/internal/testkit"
 )
 
 // A disk that is full at any moment of a save leaves the former state whole, no
@@ -18,19 +16,8 @@ import (
 // it binds a whole process, the testing package's own log included, so the test
 // runs in a process of its own.
 func TestFullDisk(t *testing.T) {
-	if os.Getenv("FULL_DISK_CHILD") == "" {
-		child := exec.Command(os.Args[0], "-test.run=^TestFullDisk$", "-test.v")
-		child.Env = append(os.Environ(), "FULL_DISK_CHILD=1")
-		if out, err := child.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !testkit.Alone(t) {
 		return
-	}
-	signal.Ignore(unix.SIGXFSZ)
-	defer signal.Reset(unix.SIGXFSZ)
-	var free unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &free); err != nil {
-		t.Skip("no limits on the length of files here: ", err)
 	}
 	ctx, root := context.Background(), t.TempDir()
 	states, folder := filepath.Join(root, "state"), filepath.Join(root, "model")
@@ -41,12 +28,9 @@ func TestFullDisk(t *testing.T) {
 	if err := Save(ctx, folder, m); err != nil {
 		t.Fatal(err)
 	}
-	limited := func(n uint64, save func() error) error {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: n, Max: free.Max}); err != nil {
-			t.Skip("the length of files cannot be limited: ", err)
-		}
-		defer unix.Setrlimit(unix.RLIMIT_FSIZE, &free)
-		return save()
+	limited := func(n uint64, save func() error) (err error) {
+		testkit.WithFileLimit(t, n, func() { err = save() })
+		return err
 	}
 	before := listing(t, root)
 	for _, n := range []uint64{0, 1, 10, 100, 1000, 5000} {

@@ -76,7 +76,7 @@ func MayReplace(path string) error {
 		return nil
 	case err != nil:
 		return fault.Usage("%s: is there and cannot be read (%w), it would be replaced; choose another name", path, fault.Reason(err))
-	case len(text) > 0 && !(isPage(text) && strings.Contains(text, seriesBegin)):
+	case len(text) > 0 && !isReport(text):
 		return fault.Usage("%s: is there and no training report, it would be replaced; choose another name", path)
 	}
 	return nil
@@ -92,6 +92,14 @@ func read(path string) (text string, err error) {
 	b, err := io.ReadAll(io.LimitReader(f, maxReport))
 	return string(b), err
 }
+
+// Is tells a training report, of one run or of several, by what it holds.
+func Is(path string) bool {
+	text, err := read(path)
+	return err == nil && isReport(text)
+}
+
+func isReport(text string) bool { return isPage(text) && strings.Contains(text, seriesBegin) }
 
 // isPage tells a report from a run.json.
 func isPage(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), "<") }
