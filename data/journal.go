@@ -1,6 +1,7 @@
 package data
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -150,12 +151,12 @@ func readJournal(dir, run string) (journal, error) {
 }
 
 // write makes the journal last.
-func (j journal) write(dir string) (err error) {
+func (j journal) write(ctx context.Context, dir string) (err error) {
 	j.Checksum = ""
 	if j.Checksum, err = checksum(j); err != nil {
 		return err
 	}
-	return atomicdir.WriteFile(filepath.Join(dir, journalName), func(w io.Writer) error {
+	return atomicdir.WriteFile(ctx, filepath.Join(dir, journalName), func(w io.Writer) error {
 		return json.NewEncoder(w).Encode(j)
 	})
 }
@@ -196,7 +197,7 @@ func (w *work) clean() error {
 }
 
 // add writes a batch's ids to the shards, and ends these when they are full.
-func (w *work) add(b *batch) error {
+func (w *work) add(ctx context.Context, b *batch) error {
 	begin := 0
 	for i, end := range b.ends {
 		if ids := b.ids[begin:end]; len(ids) > 0 {
@@ -209,7 +210,7 @@ func (w *work) add(b *batch) error {
 	w.tally.add(b)
 	w.docs += int64(len(b.docs))
 	if w.tokens += int64(len(b.ids)); w.tokens >= w.o.shardTokens {
-		return w.endShards()
+		return w.endShards(ctx)
 	}
 	return nil
 }
@@ -229,7 +230,7 @@ func (w *work) write(ids []int32, val bool) (err error) {
 }
 
 // endShards finishes the pair being written and then writes the journal.
-func (w *work) endShards() error {
+func (w *work) endShards(ctx context.Context) error {
 	if w.docs == 0 {
 		return nil
 	}
@@ -250,11 +251,11 @@ func (w *work) endShards() error {
 	w.journal.Pieces++
 	w.journal.Tally = w.tally.clone()
 	w.docs, w.tokens = 0, 0
-	return w.journal.write(w.dir)
+	return w.journal.write(context.WithoutCancel(ctx), w.dir) // an interruption, too, keeps what is done
 }
 
 // writeSet adds to the shards what makes a set of them.
-func (w *work) writeSet() error {
+func (w *work) writeSet(ctx context.Context) error {
 	v, topts := w.o.Tokenizer.Vocab(), w.o.Tokenizer.Options()
 	m := Manifest{
 		Format: manifestFormat, Version: manifestVersion,
@@ -264,7 +265,7 @@ func (w *work) writeSet() error {
 		Val:   Split{w.journal.Tally.Val, w.journal.Val},
 		Files: map[string]string{},
 	}
-	if err := v.WriteFile(filepath.Join(w.set(), vocabName)); err != nil {
+	if err := v.WriteFile(ctx, filepath.Join(w.set(), vocabName)); err != nil {
 		return err
 	}
 	names := []string{vocabName}

@@ -312,7 +312,7 @@ func TestLegacy(t *testing.T) {
 		t.Fatal(err)
 	}
 	vocab := filepath.Join(t.TempDir(), "vocab.txt")
-	if err := tok.Vocab().WriteFile(vocab); err != nil {
+	if err := tok.Vocab().WriteFile(t.Context(), vocab); err != nil {
 		t.Fatal(err)
 	}
 	s, err := OpenLegacy(dir, vocab)
@@ -352,7 +352,7 @@ func TestLegacyFolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, path := filepath.Join(t.TempDir(), "tokenized"), filepath.Join(t.TempDir(), "vocab.txt")
-	if err := vocab.WriteFile(path); err != nil {
+	if err := vocab.WriteFile(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	o := TokenizeOptions{Corpus: []string{write(t, "f.txt", "A 高 B")}, Out: dir, Tokenizer: tok, Compat: true}

@@ -200,15 +200,15 @@ func tokenizeShards(ctx context.Context, o *TokenizeOptions, paths []string) (*t
 		return nil, err
 	}
 	defer func() { w.close(err) }()
-	err = o.encoder().run(ctx, skip(o.documents(ctx, paths, false), w.journal.Docs), o.Threads, w.add)
+	err = o.encoder().run(ctx, skip(o.documents(ctx, paths, false), w.journal.Docs), o.Threads, func(b *batch) error { return w.add(ctx, b) })
 	if err == nil {
-		err = w.endShards()
+		err = w.endShards(ctx)
 	}
 	if err == nil {
 		err = o.judge(&w.journal.Tally)
 	}
 	if err == nil {
-		err = w.writeSet()
+		err = w.writeSet(ctx)
 	}
 	if err == nil {
 		err = atomicdir.Place(ctx, w.set(), o.Out)

@@ -317,7 +317,7 @@ func TestTokenizerGoldenBuildVocab(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := filepath.Join(t.TempDir(), "vocab.txt")
-		if err := v.WriteFile(path); err != nil {
+		if err := v.WriteFile(t.Context(), path); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -128,8 +129,8 @@ func ParseVocab(b []byte) (*Vocab, error) {
 }
 
 // WriteFile writes v to path, a token a line, whole or not at all.
-func (v *Vocab) WriteFile(path string) error {
-	return atomicdir.WriteFile(path, func(w io.Writer) error {
+func (v *Vocab) WriteFile(ctx context.Context, path string) error {
+	return atomicdir.WriteFile(ctx, path, func(w io.Writer) error {
 		_, err := io.WriteString(w, strings.Join(v.tokens, "\n")+"\n")
 		return err
 	})

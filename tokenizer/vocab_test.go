@@ -95,7 +95,7 @@ func TestVocabWriteFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "vocab.txt")
-	if err := v.WriteFile(path); err != nil {
+	if err := v.WriteFile(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	again, err := tokenizer.ReadVocab(path)

@@ -148,7 +148,7 @@ func (t *trainer) endEpoch(ctx context.Context) error {
 		if err := t.saveState(ctx); err != nil {
 			return err
 		}
-		return t.writeReport()
+		return t.writeReport(ctx)
 	}
 	t.at.Epoch++
 	t.at.Position = 0
@@ -161,7 +161,7 @@ func (t *trainer) endEpoch(ctx context.Context) error {
 	if err := t.saveState(ctx); err != nil {
 		return err
 	}
-	return t.writeReport()
+	return t.writeReport(ctx)
 }
 
 // epochNow is the epoch that the last step belonged to, from 1.

@@ -217,7 +217,7 @@ func TestReportOfSeveralRuns(t *testing.T) {
 		runs = append(runs, r)
 	}
 	path := filepath.Join(t.TempDir(), "comparison.html")
-	if err := report.WriteFile(path, runs...); err != nil {
+	if err := report.WriteFile(t.Context(), path, runs...); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(path)
@@ -242,7 +242,7 @@ func TestReportOfSeveralRuns(t *testing.T) {
 // and everything that is rare.
 func TestLongRunIsThinned(t *testing.T) {
 	out := t.TempDir()
-	log, err := runlog.Open(out, runlog.Options{})
+	log, err := runlog.Open(t.Context(), out, runlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

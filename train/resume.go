@@ -2,6 +2,7 @@ package train
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -56,7 +57,7 @@ func namedState(path string) (*checkpoint.State, error) {
 // resume takes over a state. It must be of this very run: only more epochs may
 // be asked for. A state that was named may also go on in smaller steps: with a
 // shorter n_ctx or another batch, for a machine with less memory.
-func (t *trainer) resume(st *checkpoint.State) error {
+func (t *trainer) resume(ctx context.Context, st *checkpoint.State) error {
 	var was progress
 	if err := json.Unmarshal(st.Settings, &was); err != nil {
 		return fault.Corrupt("%s: the settings in its state cannot be read (%w); give --resume never to start afresh", st.Dir, err)
@@ -108,10 +109,10 @@ func (t *trainer) resume(st *checkpoint.State) error {
 	t.replan(st, was.Settings)
 	t.lastSave, t.lastState = st.Dir, st.Dir
 	states := filepath.Join(t.o.Out, stateName)
-	if err := checkpoint.RemoveStates(states, t.keepUpTo(st)); err != nil {
+	if err := checkpoint.RemoveStates(ctx, states, t.keepUpTo(st)); err != nil {
 		return err
 	}
-	if err := checkpoint.PruneStates(states); err != nil {
+	if err := checkpoint.PruneStates(ctx, states); err != nil {
 		return err
 	}
 	for _, d := range st.Damaged {

@@ -147,7 +147,7 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = t.explainFull(err) }()
-	if err := t.startTogether(); err != nil {
+	if err := t.startTogether(ctx); err != nil {
 		return nil, err
 	}
 	if t.done() {
@@ -261,15 +261,15 @@ func dataHash(s *data.Set) (string, error) {
 
 // start makes weights, optimizer and log: new ones, or those of the state that
 // the run goes on from, which is returned.
-func (t *trainer) start() (*checkpoint.State, error) {
+func (t *trainer) start(ctx context.Context) (*checkpoint.State, error) {
 	st, err := t.findState()
 	if err != nil {
 		return nil, err
 	}
 	if st == nil {
-		err = t.startAfresh()
+		err = t.startAfresh(ctx)
 	} else {
-		err = t.resume(st)
+		err = t.resume(ctx, st)
 	}
 	if err != nil {
 		return nil, err
@@ -279,7 +279,7 @@ func (t *trainer) start() (*checkpoint.State, error) {
 	if st != nil {
 		written = st.Metrics
 	}
-	t.metrics, err = runlog.Open(t.o.Out, runlog.Options{Events: t.o.WriterDir, Written: written})
+	t.metrics, err = runlog.Open(ctx, t.o.Out, runlog.Options{Events: t.o.WriterDir, Written: written})
 	return st, err
 }
 
@@ -316,7 +316,7 @@ func (t *trainer) graphOptions() model.GraphOptions {
 }
 
 // startAfresh draws the weights, or takes them from a model folder.
-func (t *trainer) startAfresh() error {
+func (t *trainer) startAfresh(ctx context.Context) error {
 	if err := t.enoughShards(); err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (t *trainer) startAfresh() error {
 		return err
 	}
 	t.tellFormer()
-	if err := checkpoint.RemoveStates(filepath.Join(t.o.Out, stateName), -1); err != nil {
+	if err := checkpoint.RemoveStates(ctx, filepath.Join(t.o.Out, stateName), -1); err != nil {
 		return err
 	}
 	if t.o.InitFrom != "" {

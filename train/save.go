@@ -119,7 +119,7 @@ func (t *trainer) saveEpoch(ctx context.Context) error {
 				t.obs.Warning(fmt.Sprintf("an old epoch's model is not removed: %v", err))
 				continue
 			}
-			if err := atomicdir.Remove(dir); err != nil {
+			if err := atomicdir.Remove(context.WithoutCancel(ctx), dir); err != nil {
 				return fmt.Errorf("removing an old epoch's model: %w", err)
 			}
 		}

@@ -122,10 +122,10 @@ type begin struct {
 
 // startTogether has rank 0 find or draw the weights, and passes on to the others
 // what they cannot draw themselves: the output folder is rank 0's alone.
-func (t *trainer) startTogether() error {
+func (t *trainer) startTogether(ctx context.Context) error {
 	var st *checkpoint.State
 	err := t.leadOnly(func() (err error) {
-		st, err = t.start()
+		st, err = t.start(ctx)
 		return err
 	})
 	if err != nil || t.group.Size() == 1 {

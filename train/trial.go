@@ -22,7 +22,7 @@ const trialSteps = 8
 
 // NewTrial prepares a run as Run does, of the options' shape, batch, dtype and
 // seed; Out is a scratch folder for its metrics. Config.VocabSize must be set.
-func NewTrial(o Options) (_ *Trial, err error) {
+func NewTrial(ctx context.Context, o Options) (_ *Trial, err error) {
 	o.Data, o.Resume = "random tokens", "never"
 	o = o.withDefaults()
 	if err := o.Validate(); err != nil {
@@ -53,7 +53,7 @@ func NewTrial(o Options) (_ *Trial, err error) {
 	if err := t.planMemory(); err != nil {
 		return nil, err
 	}
-	if _, err := t.start(); err != nil {
+	if _, err := t.start(ctx); err != nil {
 		return nil, fmt.Errorf("preparing the steps: %w", err)
 	}
 	if err := t.prepare(); err != nil {

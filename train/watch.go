@@ -21,7 +21,7 @@ func (t *trainer) startWatching(ctx context.Context) error {
 	if err := t.learnFacts(ctx); err != nil {
 		return err
 	}
-	if err := t.describe(); err != nil {
+	if err := t.describe(ctx); err != nil {
 		return err
 	}
 	if len(t.o.SamplePrompts) == 0 {
@@ -40,7 +40,7 @@ func (t *trainer) startWatching(ctx context.Context) error {
 }
 
 // describe writes run.json: what this run is, and what repeats it.
-func (t *trainer) describe() error {
+func (t *trainer) describe(ctx context.Context) error {
 	options := t.o
 	options.Shards = t.sched.shards // the default depends on how many train together
 	o, err := json.Marshal(options)
@@ -56,11 +56,11 @@ func (t *trainer) describe() error {
 	if t.recipe, err = r.Encode(); err != nil {
 		return err
 	}
-	return runlog.WriteRun(t.o.Out, r)
+	return runlog.WriteRun(ctx, t.o.Out, r)
 }
 
 // writeReport makes report.html of what the run has left so far.
-func (t *trainer) writeReport() error {
+func (t *trainer) writeReport(ctx context.Context) error {
 	return t.leadOnly(func() error {
 		if err := t.metrics.Flush(); err != nil {
 			return err
@@ -69,7 +69,7 @@ func (t *trainer) writeReport() error {
 		if err != nil {
 			return err
 		}
-		return report.WriteFile(filepath.Join(t.o.Out, report.Name), run)
+		return report.WriteFile(context.WithoutCancel(ctx), filepath.Join(t.o.Out, report.Name), run)
 	})
 }
 

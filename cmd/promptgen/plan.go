@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -90,7 +91,7 @@ func maxMemory(faults *fault.List, c *cli.Context) (limit int64, usable sysmem.U
 
 // writeConfig writes a config that configs.Load reads. It replaces a config, and
 // no file of another kind.
-func writeConfig(path string, cfg model.Config) error {
+func writeConfig(ctx context.Context, path string, cfg model.Config) error {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
 		if _, err := configs.Load(path); err != nil {
 			return fault.Usage("%s: is there and no model config, it would be replaced; choose another name for --write-config", path)
@@ -101,7 +102,7 @@ func writeConfig(path string, cfg model.Config) error {
 	if err != nil {
 		return err
 	}
-	return atomicdir.WriteFile(path, func(w io.Writer) error { _, err := w.Write(append(b, '\n')); return err })
+	return atomicdir.WriteFile(ctx, path, func(w io.Writer) error { _, err := w.Write(append(b, '\n')); return err })
 }
 
 func (a *app) planCommand() *cli.Command {
@@ -124,7 +125,7 @@ func (a *app) planCommand() *cli.Command {
 			}
 			fits := r.Fits || len(r.Nearest) > 0
 			if file := c.String("write-config"); file != "" && fits {
-				if err := writeConfig(file, r.chosen()); err != nil {
+				if err := writeConfig(c.Context, file, r.chosen()); err != nil {
 					return err
 				}
 			}

@@ -86,7 +86,7 @@ func (q *quickstart) run(ctx context.Context) (*quickstartResult, error) {
 	}
 	defer unlock()
 	if len(q.corpus) == 0 {
-		if err := q.writeSample(); err != nil {
+		if err := q.writeSample(ctx); err != nil {
 			return nil, err
 		}
 		q.corpus = []string{q.path(samplePath)}
@@ -98,7 +98,7 @@ func (q *quickstart) run(ctx context.Context) (*quickstartResult, error) {
 	if err := q.tokenize(ctx, vocab, level, documents); err != nil { // it refuses a folder of somebody else's
 		return nil, err
 	}
-	if err := vocab.WriteFile(q.path(defaultVocab)); err != nil {
+	if err := vocab.WriteFile(ctx, q.path(defaultVocab)); err != nil {
 		return nil, err
 	}
 	r := &quickstartResult{Dir: q.dir, Vocabulary: vocab.Len(), Level: level}

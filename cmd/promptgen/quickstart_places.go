@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,12 +76,12 @@ func (q *quickstart) samplePlace() error {
 
 // writeSample puts the sample where it is not yet: tokens of a file that stayed as
 // it was need not be made again.
-func (q *quickstart) writeSample() error {
+func (q *quickstart) writeSample(ctx context.Context) error {
 	path := q.path(samplePath)
 	if text, err := os.ReadFile(path); err == nil && string(text) == sampleCorpus {
 		return nil
 	}
-	return atomicdir.WriteFile(path, func(w io.Writer) error { _, err := io.WriteString(w, sampleCorpus); return err })
+	return atomicdir.WriteFile(ctx, path, func(w io.Writer) error { _, err := io.WriteString(w, sampleCorpus); return err })
 }
 
 // tokensPlace refuses a folder that is none of tokens. Damaged ones are replaced,

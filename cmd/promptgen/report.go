@@ -49,7 +49,7 @@ func (a *app) reportCommand() *cli.Command {
 			if err := report.MayReplace(out); err != nil {
 				return fault.With(fault.Code(err), fmt.Errorf("report: --out %w", err))
 			}
-			if err := report.WriteFile(out, runs...); err != nil {
+			if err := report.WriteFile(c.Context, out, runs...); err != nil {
 				return err
 			}
 			if c.Bool("json") {

@@ -149,7 +149,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		SamplePrompts: c.StringSlice("sample-prompt"), WriterDir: c.String("writer_dir"), Command: a.typed,
 	}
 	if file := c.String("write-config"); file != "" {
-		o.Fitting = func(cfg model.Config) error { return writeConfig(file, cfg) }
+		o.Fitting = func(cfg model.Config) error { return writeConfig(c.Context, file, cfg) }
 	}
 	if c.IsSet("min-lr") {
 		rate := c.Float64("min-lr")

@@ -57,7 +57,7 @@ func (a *app) vocabCommand() *cli.Command {
 			if v.Len() > o.Size && !o.Compat {
 				a.console.Log.Info("the vocabulary is larger than --size: the characters of the corpus are all kept", "size", o.Size, "tokens", v.Len())
 			}
-			if err := v.WriteFile(out); err != nil {
+			if err := v.WriteFile(c.Context, out); err != nil {
 				return err
 			}
 			if c.Bool("json") {

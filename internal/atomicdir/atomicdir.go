@@ -57,10 +57,10 @@ func Write(ctx context.Context, dir string, fill func(tmp string) error) error {
 	return writer{system{}}.folder(ctx, dir, fill)
 }
 
-// WriteFile puts a new file at path: what fill writes, and nothing if it fails.
-// Missing parents are created.
-func WriteFile(path string, fill func(w io.Writer) error) error {
-	return writer{system{}}.file(path, fill)
+// WriteFile puts a new file at path: what fill writes, and nothing if it fails or
+// ctx is done by the time it returns. Missing parents are created.
+func WriteFile(ctx context.Context, path string, fill func(w io.Writer) error) error {
+	return writer{system{}}.file(ctx, path, fill)
 }
 
 // Place puts the folder ready, which was built over a longer time than one call,
@@ -91,9 +91,9 @@ func Recover(dir string) error {
 }
 
 // Remove takes the folder dir away: it is there whole, or not at all. A dir that
-// is not there is no error.
-func Remove(dir string) error {
-	return writer{system{}}.remove(dir)
+// is not there is no error. Until ctx is done it waits for who writes dir.
+func Remove(ctx context.Context, dir string) error {
+	return writer{system{}}.remove(ctx, dir)
 }
 
 // Sweep clears dir of what writers that died left in it under hidden names:
@@ -194,8 +194,8 @@ func (w writer) install(t target, tmp string) error {
 	return nil
 }
 
-func (w writer) file(path string, fill func(io.Writer) error) (err error) {
-	t, release, err := w.begin(context.Background(), path)
+func (w writer) file(ctx context.Context, path string, fill func(io.Writer) error) (err error) {
+	t, release, err := w.begin(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -215,17 +215,20 @@ func (w writer) file(path string, fill func(io.Writer) error) (err error) {
 		}
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := w.fs.rename(tmp, t.path()); err != nil {
 		return writeError(path, err)
 	}
 	return w.fs.syncDir(t.parent)
 }
 
-func (w writer) remove(dir string) error {
+func (w writer) remove(ctx context.Context, dir string) error {
 	if _, err := os.Lstat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
 		return nil // and the lock needs no folder to lie in
 	}
-	t, release, err := w.begin(context.Background(), dir)
+	t, release, err := w.begin(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -295,6 +298,9 @@ func (w writer) begin(ctx context.Context, path string) (target, func(), error) 
 		return t, nil, folderError(t.parent, err)
 	}
 	l, err := waitLock(ctx, t.hidden(lockName))
+	if errors.Is(err, context.Canceled) {
+		return t, nil, err // nothing has begun
+	}
 	if err != nil {
 		return t, nil, writeError(path, err)
 	}

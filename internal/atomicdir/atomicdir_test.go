@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"promptgen/internal/fault"
 )
@@ -184,16 +185,16 @@ func TestWriteFileSurvivesEveryFailure(t *testing.T) {
 		say := func(s string) func(io.Writer) error {
 			return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
 		}
-		if err := WriteFile(path, say("old")); err != nil {
+		if err := WriteFile(t.Context(), path, say("old")); err != nil {
 			t.Fatal(err)
 		}
 		f := &failing{budget: budget, dead: true}
-		err := writer{f}.file(path, say("new"))
+		err := writer{f}.file(t.Context(), path, say("new"))
 		b, rerr := os.ReadFile(path)
 		if rerr != nil || string(b) != "old" && string(b) != "new" || err == nil && string(b) != "new" {
 			t.Fatalf("call %d: %q stands (%v, %v)", budget, b, err, rerr)
 		}
-		if err := WriteFile(path, say("next")); err != nil {
+		if err := WriteFile(t.Context(), path, say("next")); err != nil {
 			t.Fatal(err)
 		}
 		onlyEntry(t, parent, "f.json")
@@ -214,7 +215,7 @@ func TestRemoveSurvivesEveryFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := &failing{budget: budget, dead: dead}
-			err := writer{f}.remove(dir)
+			err := writer{f}.remove(t.Context(), dir)
 			if got := said(t, dir); got != "" && err == nil {
 				t.Fatalf("dead %v, call %d: removed without an error, and %q stands", dead, budget, got)
 			}
@@ -223,7 +224,7 @@ func TestRemoveSurvivesEveryFailure(t *testing.T) {
 			}
 			said(t, dir)
 			onlyEntry(t, parent, "step-1")
-			if err := Remove(dir); err != nil {
+			if err := Remove(t.Context(), dir); err != nil {
 				t.Fatal(err)
 			}
 			onlyEntry(t, parent, "")
@@ -238,7 +239,7 @@ func TestRemoveSurvivesEveryFailure(t *testing.T) {
 // either.
 func TestRemoveNothing(t *testing.T) {
 	parent := t.TempDir()
-	if err := Remove(filepath.Join(parent, "a", "b")); err != nil {
+	if err := Remove(t.Context(), filepath.Join(parent, "a", "b")); err != nil {
 		t.Fatal(err)
 	}
 	onlyEntry(t, parent, "")
@@ -329,7 +330,7 @@ func TestWriteOverTheWrongKind(t *testing.T) {
 	if err := Write(t.Context(), filepath.Join(path, "below"), put("x")); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("a folder below a file: %v", err)
 	}
-	if err := WriteFile(t.TempDir(), func(io.Writer) error { return nil }); fault.Code(err) != fault.CodeUsage {
+	if err := WriteFile(t.Context(), t.TempDir(), func(io.Writer) error { return nil }); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("a file over a folder: %v", err)
 	}
 }
@@ -375,6 +376,37 @@ func TestConcurrentWriters(t *testing.T) {
 }
 
 // One holder at a time, in this process and in others, and none after a death.
+// Whoever waits for another writer can be interrupted, and leaves what stands.
+func TestWaitingEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	l, err := tryLock(filepath.Join(filepath.Dir(path), ".x"+lockName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.release()
+	for name, wait := range map[string]func(context.Context) error{
+		"Write": func(ctx context.Context) error { return Write(ctx, path, put("new")) },
+		"WriteFile": func(ctx context.Context) error {
+			return WriteFile(ctx, path, func(io.Writer) error { return nil })
+		},
+		"Remove": func(ctx context.Context) error { return Remove(ctx, path) },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- wait(ctx) }()
+		select {
+		case err := <-ended:
+			t.Fatalf("%s did not wait: %v", name, err)
+		case <-time.After(5 * lockPoll):
+		}
+		cancel()
+		if err := <-ended; fault.Code(err) != fault.CodeInterrupted {
+			t.Errorf("%s: %v", name, err)
+		}
+		onlyEntry(t, filepath.Dir(path), ".x"+lockName)
+	}
+}
+
 func TestLock(t *testing.T) {
 	if dir := os.Getenv("ATOMICDIR_LOCK_AND_DIE"); dir != "" {
 		if _, err := Lock(dir); err != nil {

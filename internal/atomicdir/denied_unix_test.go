@@ -41,7 +41,7 @@ func checkRefusal(t *testing.T, what, path string, err error) {
 func TestRefusedPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "d")
 	checkRefusal(t, "a folder", path, writer{refusing{}}.folder(context.Background(), path, put("x")))
-	checkRefusal(t, "a file", path, writer{refusing{}}.file(path, func(io.Writer) error { return nil }))
+	checkRefusal(t, "a file", path, writer{refusing{}}.file(context.Background(), path, func(io.Writer) error { return nil }))
 }
 
 // The same with a real folder: root may write everywhere, so that another user
@@ -49,7 +49,7 @@ func TestRefusedPlace(t *testing.T) {
 func TestRefusedByTheSystem(t *testing.T) {
 	if path := os.Getenv("ATOMICDIR_REFUSED"); path != "" {
 		checkRefusal(t, "Write", path, Write(t.Context(), path, put("x")))
-		checkRefusal(t, "WriteFile", path, WriteFile(path, func(io.Writer) error { return nil }))
+		checkRefusal(t, "WriteFile", path, WriteFile(t.Context(), path, func(io.Writer) error { return nil }))
 		checkRefusal(t, "MayWrite", path, MayWrite(path))
 		below := filepath.Join(path, "new", "d")
 		checkRefusal(t, "MayWrite of a new folder", below, MayWrite(below))

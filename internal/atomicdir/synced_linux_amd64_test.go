@@ -20,7 +20,7 @@ import (
 func TestSyncedBeforeNamed(t *testing.T) {
 	dir := os.Getenv("ATOMICDIR_WATCHED")
 	if dir != "" {
-		if err := watched(dir); err != nil {
+		if err := watched(t.Context(), dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
 		}
@@ -61,17 +61,17 @@ func TestSyncedBeforeNamed(t *testing.T) {
 }
 
 // watched does each kind of writing once.
-func watched(dir string) error {
+func watched(ctx context.Context, dir string) error {
 	d := filepath.Join(dir, "d")
 	for range 2 {
-		if err := Write(context.Background(), d, put("x")); err != nil {
+		if err := Write(ctx, d, put("x")); err != nil {
 			return err
 		}
 	}
-	if err := WriteFile(filepath.Join(dir, "f"), func(w io.Writer) error { _, err := io.WriteString(w, "x"); return err }); err != nil {
+	if err := WriteFile(ctx, filepath.Join(dir, "f"), func(w io.Writer) error { _, err := io.WriteString(w, "x"); return err }); err != nil {
 		return err
 	}
-	if err := Remove(d); err != nil {
+	if err := Remove(ctx, d); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "over"), []byte("x"), 0o666)

@@ -50,7 +50,7 @@ func Train(ctx context.Context, o TrainOptions) (_ *TrainResult, err error) {
 	}
 	defer os.RemoveAll(dir)
 	o.Train.Out = dir
-	trial, err := train.NewTrial(o.Train)
+	trial, err := train.NewTrial(ctx, o.Train)
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func (m *Model) exportGGUF(ctx context.Context, path string, d blob.DType) error
 		return err
 	}
 	parts := m.ggufParts(d)
-	err = atomicdir.WriteFile(path, func(w io.Writer) error {
+	err = atomicdir.WriteFile(ctx, path, func(w io.Writer) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

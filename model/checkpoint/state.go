@@ -102,7 +102,7 @@ func SaveState(ctx context.Context, dir string, s *State) error {
 		return fmt.Errorf("saving the training state: %w", err)
 	}
 	s.Dir = to
-	return PruneStates(dir)
+	return PruneStates(ctx, dir)
 }
 
 func (s *State) writeTensors(w io.Writer) error {
@@ -144,13 +144,13 @@ func (s *State) specs() []model.TensorSpec {
 
 // PruneStates removes all but the two newest states, as every save does in the
 // end: one that was killed just before has left one more.
-func PruneStates(dir string) error {
+func PruneStates(ctx context.Context, dir string) error {
 	names, err := stateDirs(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names[min(statesKept, len(names)):] {
-		if err := atomicdir.Remove(filepath.Join(dir, name)); err != nil {
+		if err := atomicdir.Remove(ctx, filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("removing an old training state: %w", err)
 		}
 	}
@@ -214,7 +214,7 @@ func LatestState(dir string) (*State, error) {
 // RemoveStates removes every training state under dir that is of a later step
 // than after (-1: every one), newest first. A run that starts afresh, or goes on
 // from an earlier step, must not find them when it is resumed.
-func RemoveStates(dir string, after int64) error {
+func RemoveStates(ctx context.Context, dir string, after int64) error {
 	names, err := stateDirs(dir)
 	if err != nil {
 		return err
@@ -223,7 +223,7 @@ func RemoveStates(dir string, after int64) error {
 		if stepOf(name) <= after {
 			break
 		}
-		if err := atomicdir.Remove(filepath.Join(dir, name)); err != nil {
+		if err := atomicdir.Remove(ctx, filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("removing a training state: %w", err)
 		}
 	}

@@ -91,7 +91,7 @@ func TestStateRoundTrip(t *testing.T) {
 	if info, err := Inspect(filepath.Dir(dir)); err != nil || !info.Whole || info.Step != 123 {
 		t.Errorf("inspect: %+v, %v", info, err)
 	}
-	if err := RemoveStates(dir, -1); err != nil {
+	if err := RemoveStates(context.Background(), dir, -1); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := LatestState(dir); s != nil || err != nil {

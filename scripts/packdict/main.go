@@ -9,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ func run(in, out string) error {
 	}
 	slices.SortFunc(list, func(a, b segment.Entry) int { return strings.Compare(a.Word, b.Word) })
 	list = slices.CompactFunc(list, func(a, b segment.Entry) bool { return a.Word == b.Word })
-	return atomicdir.WriteFile(out, func(w io.Writer) error { return segment.Pack(w, list) })
+	return atomicdir.WriteFile(context.Background(), out, func(w io.Writer) error { return segment.Pack(w, list) })
 }
 
 func read(path string) ([]segment.Entry, error) {

@@ -2,7 +2,7 @@
 // file without outside resources.
 //
 //	run, err := report.Read("model")          // run.json and metrics.jsonl
-//	err = report.WriteFile("model/report.html", run)
+//	err = report.WriteFile(ctx, "model/report.html", run)
 //
 // Everything in it comes from those two files, so that it can be made again at
 // any time, and of several runs side by side. It holds run.json itself, from
@@ -11,6 +11,7 @@ package report
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -56,12 +57,12 @@ func Read(dir string) (*Run, error) {
 }
 
 // WriteFile writes the report of the runs to path, whole or not at all.
-func WriteFile(path string, runs ...*Run) error {
+func WriteFile(ctx context.Context, path string, runs ...*Run) error {
 	var b bytes.Buffer
 	if err := Render(&b, runs...); err != nil {
 		return err
 	}
-	return atomicdir.WriteFile(path, func(w io.Writer) error { _, err := w.Write(b.Bytes()); return err })
+	return atomicdir.WriteFile(ctx, path, func(w io.Writer) error { _, err := w.Write(b.Bytes()); return err })
 }
 
 // MayReplace refuses (2) a path where something else than a report lies: what a

@@ -1,6 +1,7 @@
 package runlog
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -68,12 +69,12 @@ type DataFacts struct {
 }
 
 // WriteRun writes run.json into a run's folder.
-func WriteRun(out string, r *Run) error {
+func WriteRun(ctx context.Context, out string, r *Run) error {
 	b, err := r.Encode()
 	if err != nil {
 		return err
 	}
-	return atomicdir.WriteFile(filepath.Join(out, RunName), func(w io.Writer) error {
+	return atomicdir.WriteFile(ctx, filepath.Join(out, RunName), func(w io.Writer) error {
 		_, err := w.Write(append(b, '\n'))
 		return err
 	})

@@ -2,7 +2,7 @@
 // metrics.jsonl and the TensorBoard events that say the same, and run.json with
 // what the run was and what repeats it.
 //
-//	log, err := runlog.Open(out, runlog.Options{})
+//	log, err := runlog.Open(ctx, out, runlog.Options{})
 //	err = log.Add(runlog.Line{Step: 1, …})
 //	lines, err := runlog.ReadLines(out, 0)
 //
@@ -14,6 +14,7 @@ package runlog
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ const flushEvery = 2 * time.Second
 
 // Open starts both files with what a resumed run had written, which may be less
 // than what metrics.jsonl holds: the steps after its last state are done again.
-func Open(out string, o Options) (*Log, error) {
+func Open(ctx context.Context, out string, o Options) (*Log, error) {
 	l := &Log{start: time.Now()}
 	var err error
 	path := filepath.Join(out, MetricsName)
@@ -106,7 +107,7 @@ func Open(out string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = atomicdir.WriteFile(path, func(w io.Writer) error { _, err := w.Write(o.Written); return err })
+	err = atomicdir.WriteFile(ctx, path, func(w io.Writer) error { _, err := w.Write(o.Written); return err })
 	if err != nil {
 		return nil, err
 	}

@@ -58,16 +58,16 @@ func TestReadLinesOfDamagedMetrics(t *testing.T) {
 // are broken; one that is closed says which file did not take a line.
 func TestOpenAndAddFail(t *testing.T) {
 	dir := t.TempDir()
-	_, err := runlog.Open(dir, runlog.Options{Written: []byte("{\n")})
+	_, err := runlog.Open(t.Context(), dir, runlog.Options{Written: []byte("{\n")})
 	check(t, err, fault.CodeCorrupt, runlog.MetricsName, "line 1")
 	write(t, dir, "file", "")
-	if _, err := runlog.Open(filepath.Join(dir, "file"), runlog.Options{}); err == nil {
+	if _, err := runlog.Open(t.Context(), filepath.Join(dir, "file"), runlog.Options{}); err == nil {
 		t.Error("opened below a file")
 	}
-	_, err = runlog.Open(dir, runlog.Options{Events: filepath.Join(dir, "file")})
+	_, err = runlog.Open(t.Context(), dir, runlog.Options{Events: filepath.Join(dir, "file")})
 	check(t, err, fault.CodeUsage, "TensorBoard", "file")
 
-	l, err := runlog.Open(dir, runlog.Options{})
+	l, err := runlog.Open(t.Context(), dir, runlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestReadRunRefuses(t *testing.T) {
 	dir := t.TempDir()
 	_, err := runlog.ReadRun(dir)
 	check(t, err, fault.CodeUsage, dir, runlog.RunName)
-	if err := runlog.WriteRun(dir, &runlog.Run{}); err != nil {
+	if err := runlog.WriteRun(t.Context(), dir, &runlog.Run{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := runlog.ReadRun(dir); err != nil {
@@ -107,7 +107,7 @@ func TestEventFilesOfOneRun(t *testing.T) {
 	}
 	write(t, events, "events.out.tfevents.1.host.promptgen-00000000", "")
 	for range 2 {
-		l, err := runlog.Open(dir, runlog.Options{})
+		l, err := runlog.Open(t.Context(), dir, runlog.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
