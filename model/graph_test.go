@@ -298,6 +298,29 @@ func TestZeroGrads(t *testing.T) {
 	}
 }
 
+// A step that was skipped, all NaN, leaves nothing in the next one.
+func TestZeroGradsAfterNaN(t *testing.T) {
+	c := tiny(0)
+	ids := randomIDs(2*c.NCtx, c.VocabSize, 1)
+	for _, untied := range []bool{false, true} {
+		p := randomParams(c, untied, 1)
+		o := model.GraphOptions{Batch: 2, SeqLen: c.NCtx}
+		fresh := newGraph(t, newCPU(t, 2), p, o)
+		want := gradients(t, fresh, ids, c.NCtx, 2, model.DropKey{})
+		g := newGraph(t, newCPU(t, 2), p, o)
+		clean := p.LNFGain[0]
+		p.LNFGain[0] = float32(math.NaN())
+		if bad := gradients(t, g, ids, c.NCtx, 2, model.DropKey{}); !math.IsNaN(bad) {
+			t.Fatalf("the loss is %g", bad)
+		}
+		p.LNFGain[0] = clean
+		if got := gradients(t, g, ids, c.NCtx, 2, model.DropKey{}); got != want {
+			t.Errorf("untied %v: the loss is %g, not %g", untied, got, want)
+		}
+		sameBits(t, fmt.Sprintf("untied %v", untied), g.Grads().Tensors, fresh.Grads().Tensors)
+	}
+}
+
 // What is spare between two steps may be overwritten, and only what a step looks
 // at before it writes it is not: the gradients stay the same to the bit.
 func TestSpareMeansNothing(t *testing.T) {

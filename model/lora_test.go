@@ -37,10 +37,18 @@ func adapters(r int, dropout float64) model.LoRA {
 
 func trainOnly(l model.LoRA) model.Trainable { return model.Trainable{LoRA: l} }
 
-// The adapters' gradient is the slope of the loss, with dropout on both branches.
+// The adapters' gradient is the slope of the loss, with dropout on both branches,
+// also where adapters of one matrix are all that is trained.
 func TestAdapterGradientsAgainstFiniteDifferences(t *testing.T) {
+	for _, targets := range [][]string{model.DefaultTargets(), {"c_attn"}, {"attn.c_proj"}, {"c_fc"}, {"mlp.c_proj"}} {
+		t.Run(strings.Join(targets, ","), func(t *testing.T) { adapterSlopes(t, targets) })
+	}
+}
+
+func adapterSlopes(t *testing.T, targets []string) {
 	c := tiny(0.2)
 	l := adapters(3, 0.3)
+	l.Targets = targets
 	const batch, seqLen = 3, 9
 	p := adapted(c, false, l, 5)
 	g := newGraph(t, newCPU(t, 2), p, model.GraphOptions{Batch: batch, SeqLen: seqLen, Trainable: trainOnly(l)})

@@ -35,6 +35,7 @@ func TestFrozenWeightsChangeNoOtherGradient(t *testing.T) {
 			"wte", "wpe", "wte,wpe", "wte,wpe,h.0", "wte,wpe,h.0,h.1.ln_1,h.1.attn", "wte,wpe,h.0-1", "h.0-1", "ln_f", "h.1",
 			"wte,wpe,h.0.ln_1,h.0.attn.c_attn,h.0.mlp,h.1,ln_f", "wte,wpe,h.0,h.1.attn,h.1.ln_1,h.1.ln_2,h.1.mlp.c_fc,ln_f",
 			"h.0.attn.c_attn.weight,h.0.attn.c_proj.bias,h.1.mlp.c_proj.weight", "wte,wpe,h.0-1,ln_f.weight",
+			"wte,wpe,h.0,h.1.ln_1,h.1.attn,h.1.ln_2,h.1.mlp.c_fc.weight,h.1.mlp.c_proj,ln_f",
 		} {
 			for _, again := range []struct {
 				level model.Recompute

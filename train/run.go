@@ -301,6 +301,9 @@ func (t *trainer) prepare() (err error) {
 	}
 	n := t.sched.micro * t.cfg.NCtx
 	t.ids, t.targets = make([]int32, n), make([]int32, n)
+	if t.o.DType == kernel.BF16 && !t.cpu.MultipliesBF16() {
+		t.obs.Notice(fmt.Sprintf("bf16: the kernels' level %s has no products of bf16; operands are rounded to it and multiplied in fp32, which takes as long as --dtype fp32 or longer", t.cpu.ISA()))
+	}
 	if t.sched.warmup >= t.sched.steps {
 		t.obs.Notice(fmt.Sprintf("the warm-up (%d steps) is as long as the whole run (%d steps): the learning rate never reaches its peak", t.sched.warmup, t.sched.steps))
 	}

@@ -411,3 +411,28 @@ func TestFormerModelsAreTold(t *testing.T) {
 		t.Errorf("removed: %v", err)
 	}
 }
+
+// A run in bf16 on kernels that do not multiply it says so, once.
+func TestBF16WithoutItsProducts(t *testing.T) {
+	o := testOptions(t, 16*20)
+	for _, isa := range kernel.ISAs() {
+		for _, dt := range []kernel.DType{kernel.FP32, kernel.BF16} {
+			o.ISA, o.DType, o.Out = isa, dt, filepath.Join(t.TempDir(), "out")
+			var rec recorder
+			mustRun(t, o, &rec)
+			told := 0
+			for _, line := range rec.notices {
+				if strings.HasPrefix(line, "bf16: ") {
+					told++
+				}
+			}
+			want := 0
+			if dt == kernel.BF16 && isa != "avx512bf16" {
+				want = 1
+			}
+			if told != want {
+				t.Errorf("%s, %v: told %d times, %q", isa, dt, told, rec.notices)
+			}
+		}
+	}
+}

@@ -131,7 +131,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 		{Name: "tokens/s", Value: fmt.Sprintf("%.0f (best step %.0f)", r.TokensPerSec, r.Best)},
 		{Name: "step", Value: fmt.Sprintf("%.1f ms, %d tokens, median of %d", r.StepMS, r.Tokens, r.Steps)},
 		{Name: "GFLOP/s", Value: fmt.Sprintf("%.1f", r.GFlops)},
-		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% of %.1f GFLOP/s in %s", 100*r.MFU, r.LimitGFlops, r.DType)},
+		{Name: "share of the limit", Value: fmt.Sprintf("%.1f %% of %.1f GFLOP/s in %s", 100*r.MFU, r.LimitGFlops, limitOf(r.Machine, r.DType))},
 		{Name: "peak memory", Value: bytesize.Format(r.PeakRSS) + " of " + bytesize.Format(r.Planned) + " planned"},
 	}, machineFacts(r.Machine, r.Threads, r.ISA)...)...)
 }
@@ -158,8 +158,16 @@ func (a *app) benchGemm(c *cli.Context) error {
 		return err
 	}
 	return a.console.Facts(append([]ui.Fact{
-		{Name: "a step's products", Value: fmt.Sprintf("%.1f GFLOP/s, %.1f %% of %.1f in %s", r.GFlops, 100*r.MFU, r.LimitGFlops, r.DType)},
+		{Name: "a step's products", Value: fmt.Sprintf("%.1f GFLOP/s, %.1f %% of %.1f in %s", r.GFlops, 100*r.MFU, r.LimitGFlops, limitOf(r.Machine, r.DType))},
 	}, machineFacts(r.Machine, r.Threads, r.ISA)...)...)
+}
+
+// limitOf names what a share is of.
+func limitOf(m bench.Machine, dtype string) string {
+	if dtype == kernel.BF16.String() && m.BF16 == m.FP32 {
+		return "fp32, which bf16 is multiplied in here"
+	}
+	return dtype
 }
 
 // machineFacts are the limits that a share is of.

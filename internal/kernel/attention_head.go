@@ -188,9 +188,11 @@ func (h *attnHead) joined(dst []float32, o operand, pad int) {
 	clear(dst[t.kSlots(h.n)*h.ld : t.kSlots(pad)*h.ld])
 }
 
-// store copies packed rows to part of dqkv.
+// store copies packed rows to part of dqkv, a block a call.
 func (h *attnHead) store(src []float32, first, n, part int) {
-	h.code.scale(&h.dqkv[h.at(first, part, 3)], 4*3*h.width, &src[0], 4*h.ld, &h.one, 0, n, h.HeadDim)
+	for r := 0; r < n; r += h.code.block {
+		h.code.scale(&h.dqkv[h.at(first+r, part, 3)], 4*3*h.width, &src[r*h.ld], 4*h.ld, &h.one, 0, min(h.code.block, n-r), h.HeadDim)
+	}
 }
 
 // diagonal tells whether keys from j on are those of the queries at hand: key r

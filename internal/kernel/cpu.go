@@ -56,6 +56,11 @@ type worker struct {
 	later   laterReads
 }
 
+// MultipliesBF16 tells whether products of bf16 operands are computed as such.
+// Otherwise operands are rounded to bf16 and multiplied in fp32, no faster than
+// others.
+func (c *CPU) MultipliesBF16() bool { return c.isa.bf16.pairs }
+
 // New starts a CPU. It fails when the machine lacks the instruction set asked
 // for; the error names those it has.
 func New(o Options) (*CPU, error) {

@@ -10,8 +10,9 @@
 //	cpu.Gemm(&kernel.Gemm{M: 4, N: 8, K: 16, A: a, B: b, C: c})
 //
 // Matrices are row-major. A shape in a comment, [rows, width], names the
-// logical extent of the slice beside it; a slice shorter than its shape panics,
-// as an index out of range does anywhere in Go.
+// logical extent of the slice beside it. A slice with less room than its shape panics,
+// as an index out of range does anywhere in Go; one that is shorter and has the room
+// is used up to its shape.
 //
 // How the speed comes about: matrix products are cut into blocks that fit the
 // caches, copied ("packed") into the order in which they are read, and handed

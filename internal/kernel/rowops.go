@@ -18,7 +18,13 @@ func (c *CPU) RowAdd(y, x []float32) { c.isa.add(y, x) }
 func (c *CPU) RowRound(x []float32) { c.isa.round(x) }
 
 // RowScale is y = a*x. y may be x.
-func (c *CPU) RowScale(y, x []float32, a float32) { c.isa.scale(y, x, a) }
+func (c *CPU) RowScale(y, x []float32, a float32) {
+	for len(x) > 0 {
+		n := min(len(x), callFloats)
+		c.isa.scale(y[:n], x[:n], a)
+		y, x = y[n:], x[n:]
+	}
+}
 
 // RowAct is y = act(x). y may be x.
 func (c *CPU) RowAct(y, x []float32, act Act) { c.isa.act(y, x, act) }
