@@ -184,6 +184,9 @@ func (o Options) Validate() error {
 	if o.BatchSize > 1<<16 || o.GradAccum > 1<<16 {
 		l.Addf("batch-size and grad-accum must be at most %d", 1<<16)
 	}
+	if o.Epochs > mostEpochs {
+		l.Addf("epochs must be at most %d, not %d; --max-steps ends a run earlier", mostEpochs, o.Epochs)
+	}
 	if o.Stride > 0 && o.Config.NCtx > 0 && o.Stride > o.Config.NCtx {
 		l.Addf("stride (%d) must not exceed n_ctx (%d), or tokens would be left out", o.Stride, o.Config.NCtx)
 	}
@@ -210,6 +213,9 @@ func (o Options) Validate() error {
 	}
 	return fault.List(l).Err("training options")
 }
+
+// mostEpochs times the steps of an epoch is a number of steps that can be counted.
+const mostEpochs = 1_000_000_000
 
 // checkAdapters refuses what says nothing beside adapters.
 func (o Options) checkAdapters(l *fault.List) {

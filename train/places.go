@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"promptgen/internal/fault"
@@ -11,14 +12,33 @@ import (
 	"promptgen/train/report"
 )
 
+// epochsIn are the epochs, in order, whose models' names lie in a run's folder. A
+// run of ever so many epochs has few of them: the folder is asked, not each name.
+func epochsIn(out string) []int {
+	entries, _ := os.ReadDir(out) // what cannot be read is told by the first save
+	var epochs []int
+	for _, e := range entries {
+		var epoch int
+		fmt.Sscanf(e.Name(), "model_epoch%d", &epoch)
+		if epoch > 0 && e.Name() == filepath.Base(EpochModel("", epoch)) {
+			epochs = append(epochs, epoch)
+		}
+	}
+	slices.Sort(epochs)
+	return epochs
+}
+
 // placesFree refuses (2) folders that the run will replace as a whole and that
 // hold something else than a model: those of the epochs behind the one given, the
-// best and the final one; and a report's place that holds something else. It is asked before the work is done, since the refusal
-// of a save would come hours later.
+// best and the final one; and a report's place that holds something else. It is
+// asked before the work is done, since the refusal of a save would come hours
+// later.
 func (t *trainer) placesFree(after int) error {
 	dirs := []string{FinalModel(t.o.Out), BestModel(t.o.Out)}
-	for e := after + 1; e <= t.o.Epochs; e++ {
-		dirs = append(dirs, EpochModel(t.o.Out, e))
+	for _, e := range epochsIn(t.o.Out) {
+		if e > after && e <= t.o.Epochs {
+			dirs = append(dirs, EpochModel(t.o.Out, e))
+		}
 	}
 	for _, dir := range dirs {
 		if err := checkpoint.MayReplace(dir); err != nil {
@@ -36,14 +56,14 @@ func (t *trainer) placesFree(after int) error {
 // until it saves its own, or for good where it saves none, they pass for its. They
 // may be all that is left of that run, so that they are told and not removed.
 func (t *trainer) tellFormer() {
+	dirs := []string{BestModel(t.o.Out), FinalModel(t.o.Out)}
+	for _, e := range epochsIn(t.o.Out) {
+		dirs = append(dirs, EpochModel(t.o.Out, e))
+	}
 	var former []string
-	entries, _ := os.ReadDir(t.o.Out) // what cannot be read is told by the first save
-	for _, e := range entries {
-		name := e.Name()
-		var epoch int
-		fmt.Sscanf(name, "model_epoch%d", &epoch)
-		if e.IsDir() && (name == bestName || name == finalName || name == filepath.Base(EpochModel("", epoch))) {
-			former = append(former, name)
+	for _, dir := range dirs {
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+			former = append(former, filepath.Base(dir))
 		}
 	}
 	if len(former) > 0 {

@@ -305,7 +305,7 @@ func (t *trainer) prepare() (err error) {
 		t.obs.Notice(fmt.Sprintf("bf16: the kernels' level %s has no products of bf16; operands are rounded to it and multiplied in fp32, which takes as long as --dtype fp32 or longer", t.cpu.ISA()))
 	}
 	if t.sched.warmup >= t.sched.steps {
-		t.obs.Notice(fmt.Sprintf("the warm-up (%d steps) is as long as the whole run (%d steps): the learning rate never reaches its peak", t.sched.warmup, t.sched.steps))
+		t.obs.Warning(fmt.Sprintf("the warm-up (%d steps) is as long as the whole run (%d steps): the learning rate never reaches its peak", t.sched.warmup, t.sched.steps))
 	}
 	return nil
 }

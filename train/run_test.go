@@ -436,3 +436,21 @@ func TestBF16WithoutItsProducts(t *testing.T) {
 		}
 	}
 }
+
+// A run that steps end, not epochs, is as quick to begin whatever the epochs; and a
+// warm-up that it never leaves is told.
+func TestStepsEndManyEpochs(t *testing.T) {
+	o := testOptions(t, 16*20)
+	o.Epochs, o.MaxSteps, o.WarmupSteps = 1_000_000_000, 2, 2
+	var rec recorder
+	if res := mustRun(t, o, &rec); res.Steps != 2 {
+		t.Errorf("%d steps", res.Steps)
+	}
+	if len(rec.warned) != 1 || !strings.Contains(rec.warned[0], "never reaches its peak") {
+		t.Errorf("warnings: %q", rec.warned)
+	}
+	o.Epochs++
+	if err := o.Validate(); fault.Code(err) != fault.CodeUsage {
+		t.Errorf("more epochs than steps can be counted: %v", err)
+	}
+}

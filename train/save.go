@@ -113,7 +113,10 @@ func (t *trainer) saveEpoch(ctx context.Context) error {
 		return nil
 	}
 	return t.leadOnly(func() error {
-		for e := t.at.Epoch - t.o.KeepEpochs; e > 0; e-- {
+		for _, e := range epochsIn(t.o.Out) {
+			if e > t.at.Epoch-t.o.KeepEpochs {
+				break
+			}
 			dir := EpochModel(t.o.Out, e)
 			if err := checkpoint.MayReplace(dir); err != nil {
 				t.obs.Warning(fmt.Sprintf("an old epoch's model is not removed: %v", err))
