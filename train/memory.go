@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"promptgen/internal/arena"
+	"promptgen/internal/bytesize"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
 	"promptgen/model"
@@ -111,7 +112,7 @@ func TooLarge(c model.Config, least memory.Settings, limit int64, nearest []memo
 	if len(would) == 0 {
 		line += "; no smaller config of this kind fits: give more --max-memory"
 	} else {
-		line += "; these fit: " + strings.Join(would, ", or ") + "; --shrink takes the first, --write-config FILE writes it"
+		line += "; these fit: " + strings.Join(would, ", or ") + "; train --shrink takes the first, --write-config FILE writes it"
 	}
 	return fault.With(fault.CodeMemory, fmt.Errorf("%s", line))
 }
@@ -156,7 +157,12 @@ func (t *trainer) keepHeap() {
 }
 
 // planSize rounds up, as a limit must be read.
-func planSize(n int64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
+func planSize(n int64) string {
+	if n < 1<<20 {
+		return bytesize.Format(n)
+	}
+	return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
+}
 
 var errPlan = fmt.Errorf("memory: the run takes more than its plan says; this is a fault of the program, please report it")
 

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -128,9 +127,6 @@ func Run(ctx context.Context, o Options, obs Observer) (_ *Result, err error) {
 	unlock := func() {}
 	defer func() { unlock() }()
 	err = t.leadOnly(func() (err error) {
-		if err = os.MkdirAll(o.Out, 0o777); err != nil {
-			return fault.Usage("out: %w", err)
-		}
 		release, err := atomicdir.Lock(o.Out)
 		if err != nil {
 			return err

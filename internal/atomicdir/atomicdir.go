@@ -109,7 +109,7 @@ func Sweep(dir string) error {
 // created where it is missing. A dir that another process holds is refused at
 // once, with exit code 2.
 func Lock(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, folderError(dir, err)
 	}
 	l, err := tryLock(filepath.Join(dir, lockName))
