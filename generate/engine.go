@@ -30,7 +30,7 @@ type EngineOptions struct {
 	DType      kernel.DType // of the weights: FP32, BF16, Q8_0 or Q4_0; the cache holds fp32, bf16, 8 or 4 bits
 	Slots      int          // sequences decoded together; 0: 16
 	MaxContext int          // tokens a sequence looks back on; 0: the model's n_ctx
-	MaxQueue   int          // requests that wait at most; 0: no limit
+	MaxQueue   int          // requests that wait at most, beside one for each slot; 0: no limit
 	// PrefixTokens bounds what is kept of the last prompts, in tokens, for those
 	// that begin alike; 0: MaxContext; negative: nothing is kept.
 	PrefixTokens int
@@ -61,6 +61,8 @@ type Engine struct {
 
 // counters are read by Stats while the scheduler writes them.
 type counters struct {
+	admitted atomic.Int64 // requests that have a place
+
 	active, generated, read, steps, prefixHits, prefixTokens atomic.Int64
 }
 
@@ -123,7 +125,10 @@ func prepare(src Source, tok *tokenizer.Tokenizer, cpu *kernel.CPU, o EngineOpti
 	e.bos, e.eos = o.frame(tok)
 	e.banned = e.neverDrawn()
 	f, err := newForwarder(cpu, src, o.DType, o.Lent)
-	if err != nil {
+	switch {
+	case fault.Code(err) == fault.CodeCorrupt:
+		return nil, o.damaged(err)
+	case err != nil:
 		return nil, err
 	}
 	return newScheduler(e, f), nil
@@ -193,12 +198,17 @@ func (e *Engine) neverDrawn() []int32 {
 // blame gives an error of a draw its exit code, and the model its name.
 func (e *Engine) blame(err error) error {
 	if errors.Is(err, errNaN) {
-		if e.opts.Name != "" {
-			err = fmt.Errorf("%s: %w", e.opts.Name, err)
-		}
-		return fault.With(fault.CodeCorrupt, err)
+		return e.opts.damaged(err)
 	}
 	return fault.With(fault.CodeUsage, err)
+}
+
+// damaged says of which model's weights an error is.
+func (o *EngineOptions) damaged(err error) error {
+	if o.Name != "" {
+		err = fmt.Errorf("%s: %w", o.Name, err)
+	}
+	return fault.With(fault.CodeCorrupt, err)
 }
 
 // Close ends the engine; requests in flight get ErrClosed. The CPU is the
@@ -217,7 +227,7 @@ func (e *Engine) Tokenizer() *tokenizer.Tokenizer { return e.tok }
 // Stats tells how busy the engine is.
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
-	queued := len(e.waiting)
+	queued := e.queued()
 	e.mu.Unlock()
 	return Stats{
 		Slots: e.opts.Slots, Active: int(e.stats.active.Load()), Queued: queued, MaxQueue: e.opts.MaxQueue,
@@ -269,7 +279,7 @@ func (e *Engine) newJob(ctx context.Context, r Request) (*job, error) {
 		j.context = append([]int32{e.bos}, j.prompt...)
 	}
 	if len(j.context) == 0 {
-		return nil, fault.Usage("request: the prompt is empty and the model has no token to begin with: write something")
+		return nil, badPrompt("request: the prompt is empty and the model has no token to begin with: write something")
 	}
 	j.rules = newRules(e.tok, e.banned, e.eos, &r)
 	j.results = make([]*sequence, j.distinct())
@@ -282,13 +292,13 @@ func (e *Engine) known(r *Request) error {
 	vocab := int32(e.c.VocabSize)
 	for i, id := range r.PromptIDs {
 		if id < 0 || id >= vocab {
-			return fault.Usage("request: prompt token %d is %d, the model's are 0 to %d", i, id, vocab-1)
+			return badPrompt("request: prompt token %d is %d; give tokens that the model has, 0 to %d", i, id, vocab-1)
 		}
 	}
 	switch {
 	case e.tok != nil:
 	case r.PromptIDs == nil:
-		return fault.Usage("request: the model has no vocabulary: give the prompt as tokens")
+		return badPrompt("request: the model has no vocabulary: give the prompt as tokens")
 	case len(r.Stop)+len(r.Ban) > 0:
 		return fault.Usage("request: the model has no vocabulary: stop strings and banned words need one")
 	}
@@ -303,13 +313,21 @@ func (e *Engine) enqueue(j *job) error {
 	switch {
 	case e.closed:
 		return ErrClosed
-	case e.opts.MaxQueue > 0 && len(e.waiting) >= e.opts.MaxQueue:
+	case e.opts.MaxQueue > 0 && len(e.waiting) >= e.places()+e.opts.MaxQueue:
 		return ErrQueueFull
 	}
 	e.waiting = append(e.waiting, j)
 	e.poke()
 	return nil
 }
+
+// places is how many requests the scheduler takes from the queue before its next
+// step, be they of one text or of many. mu is held.
+func (e *Engine) places() int { return max(0, e.opts.Slots-int(e.stats.admitted.Load())) }
+
+// queued counts the requests that wait for a place; those that have one and that
+// the scheduler has not come round to do not wait. mu is held.
+func (e *Engine) queued() int { return max(0, len(e.waiting)-e.places()) }
 
 func (e *Engine) poke() {
 	select {

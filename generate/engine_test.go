@@ -258,7 +258,8 @@ func TestClearAnswers(t *testing.T) {
 	if _, err := ask(Request{Prompt: "丂", Length: 3, TypicalP: 0.9, RepetitionPenalty: 1e-40}); fault.Code(err) != fault.CodeUsage {
 		t.Errorf("a penalty that makes logits infinite: %v", err)
 	}
-	if _, err := ask(Request{PromptIDs: []int32{0, vocab}, Length: 1}); fault.Code(err) != fault.CodeUsage {
+	_, err = ask(Request{PromptIDs: []int32{0, vocab}, Length: 1})
+	if bad := new(PromptError); fault.Code(err) != fault.CodeUsage || !errors.As(err, &bad) || !strings.Contains(err.Error(), "prompt token 1 is 50; give tokens that the model has, 0 to 49") {
 		t.Errorf("token beyond the vocabulary: %v", err)
 	}
 
@@ -277,6 +278,16 @@ func TestClearAnswers(t *testing.T) {
 		if _, err := NewEngine(p, tok, newCPU(t, 0), EngineOptions{DType: d}); fault.Code(err) != fault.CodeCorrupt ||
 			!strings.Contains(err.Error(), "transformer.h.1.mlp.c_fc.weight") {
 			t.Errorf("NaN weight, %v: %v", d, err)
+		}
+	}
+	p.Blocks[0].LN1Gain[2] = float32(math.Inf(1)) // the first that is read
+	const advice = "; the weights are damaged, copy the model again or take another one"
+	for name, want := range map[string]string{
+		"":          "tensor transformer.h.0.ln_1.weight: value 2 is not finite" + advice,
+		"dir/model": "dir/model: tensor transformer.h.0.ln_1.weight: value 2 is not finite" + advice,
+	} {
+		if _, err := NewEngine(p, tok, newCPU(t, 0), EngineOptions{Name: name}); fault.Code(err) != fault.CodeCorrupt || err.Error() != want {
+			t.Errorf("a weight that is not finite: %v, want %s", err, want)
 		}
 	}
 	p = randomModel(8, vocab, 8)
@@ -336,6 +347,68 @@ func TestCancel(t *testing.T) {
 	wg.Wait()
 	if _, err := e.Generate(t.Context(), endless); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// A request that a place is free for does not wait: a burst on an idle engine is
+// taken for every place and for the queue, however many texts each asks for.
+func TestFreePlacesAreNoQueue(t *testing.T) {
+	const slots, queue = 4, 2
+	s, err := prepare(FromParams(randomModel(13, 30, 16), nil), nil, newCPU(t, 0), EngineOptions{Slots: slots, MaxQueue: queue})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := s.e
+	offer := func(ctx context.Context, r Request) (*job, error) {
+		j, err := e.newJob(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j, e.enqueue(j)
+	}
+	short := Request{PromptIDs: []int32{1}, Length: 3, Samples: 2 * slots, Temperature: 1}
+	left, leave := context.WithCancel(t.Context())
+	var jobs []*job
+	for i := range slots + queue { // the scheduler does not run yet
+		ctx := t.Context()
+		if i == slots {
+			ctx = left
+		}
+		j, err := offer(ctx, short)
+		if err != nil {
+			t.Fatalf("request %d of a burst on an idle engine: %v", i, err)
+		}
+		jobs = append(jobs, j)
+		if got := e.Stats().Queued; got != max(0, i+1-slots) {
+			t.Errorf("after %d requests, %d wait", i+1, got)
+		}
+	}
+	if _, err := offer(t.Context(), short); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("one more than there are places and may wait: %v", err)
+	}
+	leave()
+	j, err := offer(t.Context(), short)
+	if err != nil {
+		t.Fatalf("after one has left: %v", err)
+	}
+	jobs[slots] = j
+
+	// Whoever has the answer finds the place free, before the next step too.
+	s.admit()
+	if _, err := offer(t.Context(), short); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("one more, when the places are taken: %v", err)
+	}
+	s.remove(jobs[0], nil)
+	if j, err = offer(t.Context(), short); err != nil {
+		t.Fatalf("after one is answered: %v", err)
+	}
+	jobs[0] = j
+	go s.run()
+	t.Cleanup(e.Close)
+	for _, j := range jobs {
+		if err := j.wait(t.Context(), nil); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

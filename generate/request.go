@@ -106,6 +106,19 @@ func Defaults() Request {
 	return Request{Length: 50, Samples: 5, Temperature: 1, TopK: 30, RepetitionPenalty: 1, LengthPenalty: 1}
 }
 
+// PromptError says why a model cannot write on from a prompt (exit code 2).
+type PromptError struct{ err error }
+
+// Error says what is wrong with the prompt.
+func (e *PromptError) Error() string { return e.err.Error() }
+
+// Unwrap has the exit code.
+func (e *PromptError) Unwrap() error { return e.err }
+
+func badPrompt(format string, args ...any) error {
+	return &PromptError{fault.Usage(format, args...)}
+}
+
 func (r *Request) greedy() bool { return r.Greedy || r.Temperature == 0 }
 
 // Validate lists every fault of the request at once (exit code 2).

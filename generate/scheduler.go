@@ -88,6 +88,7 @@ func (s *scheduler) admit() bool {
 			s.jobs = append(s.jobs, s.e.waiting[0])
 			s.e.waiting = slices.Delete(s.e.waiting, 0, 1)
 		}
+		s.e.stats.admitted.Store(int64(len(s.jobs)))
 		s.e.mu.Unlock()
 		if len(s.jobs) > 0 {
 			return true
@@ -121,6 +122,7 @@ func (s *scheduler) remove(j *job, err error) {
 	}
 	s.f.pool.release(&j.cache)
 	j.paused, j.live, j.removed = nil, 0, true
+	s.e.stats.admitted.Store(int64(len(s.jobs))) // before the caller knows, who may ask for the place again
 	j.end(err)
 }
 

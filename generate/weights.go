@@ -134,7 +134,7 @@ func (p *packer) matrix(name string, k, n int) *decode.Matrix {
 
 func (p *packer) fail(name string, err error) {
 	if err != nil && p.err == nil {
-		p.err = fault.Corrupt("%s: %w", name, err)
+		p.err = fault.Corrupt("tensor %s: %w; the weights are damaged, copy the model again or take another one", name, err)
 	}
 }
 

@@ -44,9 +44,12 @@ func statusOf(r *http.Request, err error) *httpError {
 // forClient is an error that the client may know; nil for others.
 func forClient(err error) *httpError {
 	var h *httpError
+	var p *generate.PromptError
 	switch {
 	case errors.As(err, &h):
 		return h
+	case errors.As(err, &p):
+		return &httpError{http.StatusBadRequest, "prompt", err.Error()}
 	case errors.Is(err, generate.ErrQueueFull), errors.Is(err, errNotReady), errors.Is(err, errDraining), errors.Is(err, errCutOff), errors.Is(err, generate.ErrClosed):
 		return &httpError{status: http.StatusServiceUnavailable, message: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):

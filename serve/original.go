@@ -41,7 +41,7 @@ func (s *Server) original(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if strings.TrimSpace(req.Prompt) == "" {
-		writeJSON(w, http.StatusOK, originalAnswer{Result: "[]"})
+		s.nothing(w, r)
 		return
 	}
 	m, release, err := s.models.borrow()
@@ -62,6 +62,16 @@ func (s *Server) original(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.originalStream(ctx, cancel, w, r, m, req)
+}
+
+// nothing answers a blank context, in the form that was asked for.
+func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
+	none := originalAnswer{Result: "[]"}
+	if !wantsStream(r) {
+		writeJSON(w, http.StatusOK, none)
+		return
+	}
+	newEvents(w, s.o.Slow, func() {}).send("done", none)
 }
 
 // originalStream sends each piece of text as {"sample", "text", "tokens" so

@@ -251,6 +251,11 @@ func TestStream(t *testing.T) {
 	if !done {
 		t.Errorf("%q: %s", joined, r.body)
 	}
+	const nothing = "event: done\ndata: {\"result\":\"[]\",\"time\":0}\n\n"
+	r = ask(t, "POST", url+"/generate", `{"context":" "}`, "Accept", "text/event-stream")
+	if !strings.HasPrefix(r.header.Get("Content-Type"), "text/event-stream") || r.body != nothing {
+		t.Errorf("a blank context: %v %q", r.header, r.body)
+	}
 }
 
 func TestCompletions(t *testing.T) {
@@ -343,7 +348,8 @@ func TestCompletions(t *testing.T) {
 	for body, field := range map[string]string{
 		`{"prompt":5}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":["a",1]}`: "prompt", `{"prompt":"a","n":0}`: "n",
 		`{"prompt":"a","max_tokens":-1}`: "max_tokens", `{"prompt":"a","suffix":"b"}`: "suffix", `{"prompt":["a","b"],"n":32}`: "prompt",
-		`{"prompt":"a","stream_options":{"include_usage":1}}`: "stream_options",
+		`{"prompt":"a","stream_options":{"include_usage":1}}`: "stream_options", `{"prompt":"a","echo":true,"logprobs":1}`: "logprobs",
+		`{"prompt":[99999]}`: "prompt", `{"prompt":[[12],[-1]]}`: "prompt", `{"prompt":[99999],"stream":true}`: "prompt",
 	} {
 		r := ask(t, "POST", url+"/v1/completions", body)
 		var e struct {
@@ -353,7 +359,7 @@ func TestCompletions(t *testing.T) {
 			t.Errorf("%s: %d %s", body, r.status, r.body)
 		}
 	}
-	if r := ask(t, "POST", url+"/v1/completions", `{"prompt":[99999]}`); r.status != 400 {
+	if r := ask(t, "POST", url+"/v1/completions", `{"prompt":[99999]}`); !strings.Contains(r.body, "prompt token 0 is 99999; give tokens that the model has, 0 to 27\"") {
 		t.Errorf("token beyond the vocabulary: %d %s", r.status, r.body)
 	}
 	if r := ask(t, "GET", url+"/v1/models", ""); !strings.Contains(r.body, `"id":"tiny"`) {
