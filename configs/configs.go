@@ -134,12 +134,34 @@ func Parse(name string, text []byte) (model.Config, error) {
 		InitializerRange: defaultInitializerRange, LayerNormEpsilon: defaultLayerNormEpsilon,
 		EmbdDrop: defaultDropout, AttnDrop: defaultDropout, ResidDrop: defaultDropout,
 	}
-	faults := readFields(&cfg, fields)
+	faults := append(twice(text), readFields(&cfg, fields)...)
 	if _, given := fields["n_positions"]; !given {
 		cfg.NPositions = cfg.NCtx
 	}
 	faults = append(faults, checkShape(cfg, fields, faults)...)
 	return cfg, faults.Err(what)
+}
+
+// twice names the keys of a JSON object that stand in it more than once: which of
+// them was meant is not known, and a parser takes the last without a word.
+func twice(object []byte) (faults fault.List) {
+	dec := json.NewDecoder(bytes.NewReader(object))
+	if _, err := dec.Token(); err != nil { // the brace
+		return nil
+	}
+	seen := map[string]int{}
+	for dec.More() {
+		name, err := dec.Token()
+		var value json.RawMessage
+		if err != nil || dec.Decode(&value) != nil {
+			break
+		}
+		key, _ := name.(string)
+		if seen[key]++; seen[key] == 2 {
+			faults.Addf("%s stands there twice: leave one out", key)
+		}
+	}
+	return faults
 }
 
 // key is one field of the JSON: where its value goes and what it must be.

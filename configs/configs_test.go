@@ -126,6 +126,7 @@ func TestAdvice(t *testing.T) {
 		`{"lr": 1}`:                   `unknown key "lr": that is a flag, --lr;`,
 		`{"Batch_Size": 1}`:           `unknown key "Batch_Size": that is a flag, --batch-size;`,
 		`{"log_step": 1}`:             `--log_step;`,
+		`{"n_ctx": 3, "n_ctx": 4}`:    `n_ctx stands there twice: leave one out`,
 		`{"colour": 1}`:               `unknown key "colour" (the keys are dropout, vocab_size,`,
 	} {
 		if _, err := Parse("c", []byte(text)); fault.Code(err) != fault.CodeUsage || !strings.Contains(err.Error(), want) {

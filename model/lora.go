@@ -34,10 +34,13 @@ func (l LoRA) On() bool { return l.Rank > 0 }
 // WithDefaults fills in what was left out of adapters: an alpha of twice the
 // rank, and all targets.
 func (l LoRA) WithDefaults() LoRA {
-	if l.On() && l.Alpha == 0 {
+	if !l.On() || l.Rank > MaxRank {
+		return l // without a rank there is nothing to go by
+	}
+	if l.Alpha == 0 {
 		l.Alpha = 2 * float64(l.Rank)
 	}
-	if l.On() && len(l.Targets) == 0 {
+	if len(l.Targets) == 0 {
 		l.Targets = DefaultTargets()
 	}
 	return l
@@ -50,6 +53,8 @@ func (l LoRA) Scale() float32 { return float32(l.Alpha / float64(l.Rank)) }
 func (l LoRA) Faults(c Config) (faults fault.List) {
 	if l.Rank < 0 || l.Rank > MaxRank {
 		faults.Addf("lora-rank must be between 1 and %d, not %d", MaxRank, l.Rank)
+		l.Rank = 1 // what was left out is no fault beside this one
+		l = l.WithDefaults()
 	}
 	if l.Rank == 0 {
 		if l.Alpha != 0 || l.Dropout != 0 || len(l.Targets) > 0 {

@@ -100,6 +100,11 @@ printf '头痛\n' > little.txt
 expect 3 'step|window|tokens' train --config small --data little --out m2
 absent m2/final_model
 
+# A model without its vocabulary: where it may be named.
+cp -r model/final_model novocab
+rm novocab/vocab.txt
+expect 5 'novocab.*--vocab FILE' generate --model novocab --prompt x
+
 # Wrong usage.
 expect 2 'epochs' train --epoch 3
 expect 2 'train' trian
@@ -108,6 +113,10 @@ expect 2 'whole number' train --epochs many
 expect 2 'cuda' train --config tiny.json --data tokens --out m2 --device cuda
 expect 2 'level' tokenize --corpus corpus.txt --vocab vocab.txt --out t2 --level letters
 expect 2 'temperature.*top_p' generate --model model/final_model --prompt x --temperature -1 --top-p 3
+expect 2 'threads' tokenize --corpus corpus.txt --vocab vocab.txt --out t2 --threads 2147483648
+expect 2 'num-pieces' tokenize --corpus corpus.txt --vocab vocab.txt --out t2 --compat book --num-pieces 2000000000
+expect 2 'config is empty' train --config '' --data tokens --out m2
+expect 2 'unknown flag --epoch' launch --np 2 -- train --epoch 3
 expect 2 'port' serve --model model/final_model --port 99999999
 
 [ $failed = 0 ] && echo "all good"

@@ -96,7 +96,7 @@ func commonFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "quiet", Category: commonCategory, Usage: "no log and no progress on standard error"},
 		&cli.BoolFlag{Name: "json", Category: commonCategory, Usage: "print the result as one JSON document"},
 		&cli.Uint64Flag{Name: "seed", Category: commonCategory, Value: 1, Usage: "the same `N` gives the same result to the bit, whatever the threads"},
-		&cli.IntFlag{Name: "threads", Category: commonCategory, Usage: "work on `N` cores (default: all that may be used)"},
+		&cli.IntFlag{Name: "threads", Category: commonCategory, DefaultText: "all that may be used", Usage: "work on `N` cores"},
 	}
 }
 
@@ -105,9 +105,6 @@ func (a *app) before(c *cli.Context) error {
 	a.console = ui.NewConsole(a.out, a.err, c.Bool("quiet") || dist.Follower())
 	for _, w := range a.env.warnings(a.commands) {
 		a.console.Warn(w)
-	}
-	if n := c.Int("threads"); n < 0 {
-		return fault.Usage("--threads must not be negative, not %d", n)
 	}
 	return nil
 }
@@ -191,15 +188,6 @@ func (a *app) command(name string) (*cli.Command, error) {
 func choice(faults *fault.List, c *cli.Context, flag string, words ...string) {
 	if v := c.String(flag); !slices.Contains(words, v) {
 		faults.Addf("--%s must be %s, not %q", flag, oneOf(words), v)
-	}
-}
-
-// notEmpty refuses flags that are given without their value.
-func notEmpty(faults *fault.List, c *cli.Context, flags ...string) {
-	for _, f := range flags {
-		if c.IsSet(f) && c.String(f) == "" {
-			faults.Addf("--%s is empty: give its value, or leave the flag out", f)
-		}
 	}
 }
 

@@ -168,7 +168,7 @@ func (p *parse) commandLine(args []string) {
 // the flag's variable does not count.
 var instead = map[string]string{
 	"data": "corpus", "corpus": "data", "prompt": "prompts-file", "prompts-file": "prompt", "dtype": "fp16",
-	"config": "model", "model": "config",
+	"config": "model", "model": "config", "json": "jsonl", "jsonl": "json",
 }
 
 // environment gives the flags that only the environment sets.
@@ -189,11 +189,35 @@ func (p *parse) environment() (flags []string) {
 // value is a flag with its value in canonical form; said is what the user
 // wrote, for the error.
 func (p *parse) value(said string, f cli.Flag, value string) (flag string, ok bool) {
+	name := f.Names()[0]
 	kind, value, ok := fits(f, value)
-	if !ok {
+	switch {
+	case !ok:
 		p.faults.Addf("%s must be %s, not %q", said, kind, value)
+	case value == "" && slices.Contains(neverEmpty, name):
+		p.faults.Addf("%s is empty: give its value, or leave the flag out", said)
+	case name == "threads" && !threadsCount(value):
+		p.faults.Addf("%s must be between 0 (all that may be used) and %d, not %s", said, maxThreads, value)
 	}
-	return "--" + f.Names()[0] + "=" + value, ok
+	return "--" + name + "=" + value, ok
+}
+
+// neverEmpty are flags that take a name. Empty is what a shell makes of a variable
+// that is not set: a training would begin without the model that was meant, and a
+// service without its keys, or on every address, would be open to more than was.
+var neverEmpty = []string{
+	"config", "model", "base", "init-from", "from-report", "corpus", "data", "vocab", "prompts-file",
+	"host", "api-key-file", "tls-cert", "tls-key",
+}
+
+// maxThreads is more than any machine has cores. Every thread takes memory, so
+// that a slip of the pen must not ask for millions.
+const maxThreads = 4096
+
+// threadsCount says whether a whole number can be that of threads.
+func threadsCount(value string) bool {
+	n, err := strconv.Atoi(value)
+	return err == nil && n >= 0 && n <= maxThreads
 }
 
 // unknown names the flag that was probably meant, or the commands that have it.

@@ -29,6 +29,14 @@ func TestFlagPutsAsideTheOthersVariable(t *testing.T) {
 	}
 }
 
+// Nor does PROMPTGEN_JSON count beside --jsonl.
+func TestLinesPutAsideTheDocument(t *testing.T) {
+	got, err := newApp(streams{}, []string{"PROMPTGEN_JSON=1"}).canonical([]string{"generate", "--jsonl"})
+	if line := strings.Join(got, " "); err != nil || line != "generate --jsonl=true --" {
+		t.Errorf("%s (%v)", line, err)
+	}
+}
+
 // A model keeps the command line that made it: the variables that stand for its
 // flags belong to it, and a secret that begins with the same word does not.
 func TestCommandLineKeepsNoSecrets(t *testing.T) {

@@ -49,12 +49,12 @@ func (a *app) benchCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Value: "mini", Usage: "model config: a `FILE`, a preset, or a shape that peers are measured at (" + strings.Join(bench.Names(), ", ") + ")"},
 			vocabSizeFlag(),
-			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Usage: "train, gemm: windows computed together (default: the shape's, else 8)"},
+			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Usage: "train, gemm: windows computed together", DefaultText: "the shape's, else 8"},
 			dtypeFlag("", inferenceTypes),
 			&cli.StringFlag{Name: "model", Usage: "infer: a model `FOLDER` or GGUF file instead of random weights"},
 			vocabFlag("infer: vocabulary `FILE` of --model"),
-			&cli.Float64Flag{Name: "dropout", Usage: "train: all dropouts (default: the config's)"},
-			&cli.IntFlag{Name: "steps", Usage: "train, gemm: measure `N` steps (default: a few seconds)"},
+			&cli.Float64Flag{Name: "dropout", Usage: "train: all dropouts", DefaultText: "the config's"},
+			&cli.IntFlag{Name: "steps", Usage: "train, gemm: measure `N` steps", DefaultText: "as many as take a few seconds"},
 		}, keepingFlags("Memory of train")...),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 1 {
@@ -99,11 +99,7 @@ func benchShape(faults *fault.List, c *cli.Context, types []string) (bench.Shape
 	if c.IsSet("steps") {
 		positive(faults, c, "steps")
 	}
-	if c.IsSet("dropout") {
-		p := c.Float64("dropout")
-		if p < 0 || p >= 1 {
-			faults.Addf("--dropout must be at least 0 and below 1, not %g", p)
-		}
+	if p, given := dropout(faults, c); given {
 		shape.Config.EmbdDrop, shape.Config.AttnDrop, shape.Config.ResidDrop = p, p, p
 	}
 	return shape, dtype(faults, c.String("dtype"), types)
@@ -122,7 +118,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 	o.Seed, o.Threads, o.ISA = c.Uint64("seed"), c.Int("threads"), a.env["ISA"]
 	r, err := bench.Train(c.Context, bench.TrainOptions{Train: o, Steps: c.Int("steps")})
 	if err != nil {
-		return err
+		return adviceOfTrain(err)
 	}
 	if c.Bool("json") {
 		return a.console.JSON(r)

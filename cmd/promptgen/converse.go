@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"promptgen/cmd/promptgen/ui"
 	"promptgen/generate"
@@ -87,6 +88,10 @@ func (c *conversation) line(ctx context.Context, typed string) error {
 
 // write goes on with a prompt; Ctrl-C stops that.
 func (c *conversation) write(ctx context.Context, prompt string) error {
+	if !utf8.ValidString(prompt) { // of a terminal with another encoding
+		c.say("the prompt is %s", notUTF8)
+		return nil
+	}
 	c.last = prompt
 	text, stop := context.WithCancel(ctx)
 	defer stop()

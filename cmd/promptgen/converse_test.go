@@ -38,6 +38,10 @@ func TestSet(t *testing.T) {
 		t.Errorf("%+v, stream %v", c.req, c.out.stream)
 	}
 	said.Reset()
+	if err := c.line(t.Context(), "\xb8\xdf"); err != nil || !strings.Contains(said.String(), "not UTF-8") {
+		t.Errorf("a prompt of another encoding: %v: %s", err, said.String())
+	}
+	said.Reset()
 	if err := c.line(t.Context(), "/help"); err != nil || strings.Count(said.String(), "or none\n") != 2 {
 		t.Errorf("%v: %s", err, said.String())
 	}

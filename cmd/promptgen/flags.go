@@ -65,7 +65,17 @@ func vocabFlag(usage string) *cli.StringFlag {
 
 // vocabSizeFlag is for commands that need no data.
 func vocabSizeFlag() cli.Flag {
-	return &cli.IntFlag{Name: "vocab-size", Usage: fmt.Sprintf("tokens in the vocabulary (default: the config's, else %d)", bench.DefaultVocab)}
+	return &cli.IntFlag{Name: "vocab-size", Usage: "tokens in the vocabulary",
+		DefaultText: fmt.Sprintf("the config's, else %d", bench.DefaultVocab)}
+}
+
+// dropout reads --dropout, where it is given.
+func dropout(faults *fault.List, c *cli.Context) (p float64, given bool) {
+	p = c.Float64("dropout")
+	if p < 0 || p > 0.999 {
+		faults.Addf("--dropout must be between 0 and 0.999, not %g", p)
+	}
+	return p, c.IsSet("dropout")
 }
 
 // The number formats that training and inference compute in.

@@ -151,6 +151,9 @@ func each(list []string) func(yield func(string) bool) error {
 	}
 }
 
+// notUTF8 answers a text of another encoding.
+const notUTF8 = "not UTF-8; convert it first (iconv -f GB18030 -t UTF-8)"
+
 // promptLines hands out the lines of in that are not blank.
 func promptLines(in io.Reader, name string, yield func(string) bool) error {
 	n := 0
@@ -159,7 +162,7 @@ func promptLines(in io.Reader, name string, yield func(string) bool) error {
 			line = strings.TrimPrefix(line, "\ufeff")
 		}
 		if !utf8.ValidString(line) {
-			return false, fault.Usage("%s, line %d: not UTF-8; convert it first (iconv -f GB18030 -t UTF-8)", name, n)
+			return false, fault.Usage("%s, line %d: %s", name, n, notUTF8)
 		}
 		return strings.TrimSpace(line) == "" || yield(line), nil
 	})
@@ -184,6 +187,9 @@ func (a *app) request(c *cli.Context) (generate.Request, error) {
 	r := samplingRequest(c)
 	r.Seed, r.TopLogProbs = c.Uint64("seed"), c.Int("logprobs")
 	asJSON := c.Bool("json") || c.Bool("jsonl")
+	if c.Bool("json") && c.Bool("jsonl") {
+		faults.Addf("--json is one document and --jsonl one line for each prompt: leave one out")
+	}
 	switch {
 	case c.Bool("stream") && asJSON:
 		faults.Addf("--stream prints text: leave out --json and --jsonl")
@@ -194,6 +200,11 @@ func (a *app) request(c *cli.Context) (generate.Request, error) {
 	}
 	if len(c.StringSlice("prompt")) > 0 && c.String("prompts-file") != "" {
 		faults.Addf("--prompt and --prompts-file: name one of them")
+	}
+	for i, prompt := range c.StringSlice("prompt") {
+		if !utf8.ValidString(prompt) {
+			faults.Addf("--prompt number %d: %s", i+1, notUTF8)
+		}
 	}
 	positive(&faults, c, "samples")
 	checked := r

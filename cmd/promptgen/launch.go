@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
 
+	"promptgen/internal/fault"
 	"promptgen/train/launch"
 )
 
@@ -26,13 +29,46 @@ func (a *app) launchCommand() *cli.Command {
 			if err != nil {
 				return fmt.Errorf("finding this program's file: %w", err)
 			}
-			return launch.Run(c.Context, launch.Options{
+			o := launch.Options{
 				Ranks: c.Int("np"), Hostfile: c.String("hostfile"), MaxRestarts: c.Int("max-restarts"),
 				Mpirun: c.String("mpirun"), Program: program, Args: trainingArgs(c),
 				Stdout: a.out, Stderr: a.err, Log: func(line string) { a.console.Log.Info(line) },
-			})
+			}
+			if err := o.Check(); err != nil {
+				return err
+			}
+			if err := a.checkTraining(c.Context, o); err != nil {
+				return err
+			}
+			return launch.Run(c.Context, o)
 		},
 	}
+}
+
+// checkTraining reads the ranks' command line as they will: what is wrong with it
+// is one line here, and a dozen from mpirun once every rank has ended with it. The
+// files that it names are those of other hosts where there is a list of these.
+func (a *app) checkTraining(ctx context.Context, o launch.Options) error {
+	rank := newApp(streams{a.in, io.Discard, io.Discard}, nil)
+	rank.env = a.env
+	cmd, err := rank.command("train")
+	if err != nil {
+		return err
+	}
+	cmd.Action = func(c *cli.Context) error {
+		if o.Hostfile != "" {
+			return nil
+		}
+		t, err := rank.trainOptions(c)
+		if err != nil {
+			return err
+		}
+		return t.Validate()
+	}
+	if err := rank.run(ctx, o.Args); fault.Code(err) == fault.CodeUsage {
+		return err
+	}
+	return nil // whatever else is wrong shows where it runs
 }
 
 // trainingArgs is the command line of the ranks. The flags that every command has

@@ -147,8 +147,36 @@ func TestWrongUsage(t *testing.T) {
 		// What a shell makes of variables that are not set must not open a service.
 		{"serve --api-key-file= --tls-cert= --tls-key= --host=", []string{"--api-key-file is empty", "--tls-cert is empty", "--tls-key is empty", "--host is empty"}},
 		{"quickstart --dir=", []string{"--dir is empty"}},
+		{"train --config= --init-from= --data=", []string{"--config is empty", "--init-from is empty", "--data is empty"}},
+		{"generate --model= --prompts-file=", []string{"--model is empty", "--prompts-file is empty"}},
+		{"vocab --corpus=", []string{"--corpus is empty"}},
+		// So many threads would take all memory, or overflow.
+		{"version --threads 2147483648", []string{"--threads must be between 0", "4096"}},
+		{"plan --threads 9223372036854775807", []string{"--threads must be between 0"}},
+		{"doctor --threads=-1", []string{"--threads must be between 0"}},
+		{"generate --json --jsonl --prompt x", []string{"--json", "--jsonl", "leave one out"}},
+		{"generate --prompt x --prompt \xb8\xdf", []string{"--prompt number 2", "UTF-8"}},
+		{"inspect nowhere", []string{"nowhere: no such file or folder"}},
+		// What mpirun would say a dozen lines about.
+		{"launch --np 2 -- train --epoch 3", []string{"train: unknown flag --epoch"}},
+		{"launch --np 2 -- train --config test --stride 999", []string{"stride (999)"}},
+		{"launch --np 2 -- train --config absent.json", []string{"config absent.json"}},
 	} {
 		s.fails(fault.CodeUsage, c.parts, strings.Fields(c.line)...)
+	}
+}
+
+// One wrong value is one fault: nothing is said of flags that were not given.
+func TestOneFaultOfOneFlag(t *testing.T) {
+	s := newShell(t)
+	for _, line := range []string{
+		"train --config test --dropout 2", "bench train --dropout 2", "train --config test --init-from m --lora-rank -1", "plan --lora-rank 1000000",
+	} {
+		o := s.run(strings.Fields("--quiet " + line)...)
+		s.checkFailure(o, fault.CodeUsage, nil, []string{line})
+		if strings.Contains(o.err, ";") {
+			t.Errorf("%s: %s", line, o.err)
+		}
 	}
 }
 
@@ -248,6 +276,8 @@ func TestEnvironment(t *testing.T) {
 	s.ok("tokenize", "--vocab", "vocab.txt", "--text", "好")
 	s.environ = []string{"PROMPTGEN_EPOCHS=many"}
 	s.fails(fault.CodeUsage, []string{"PROMPTGEN_EPOCHS must be a whole number"}, "train")
+	s.environ = []string{"PROMPTGEN_THREADS=5000"}
+	s.fails(fault.CodeUsage, []string{"PROMPTGEN_THREADS must be between 0"}, "version")
 	s.environ = []string{"PROMPTGEN_JSON=1"}
 	if o := s.ok("version"); !strings.HasPrefix(o.out, "{") {
 		t.Errorf("PROMPTGEN_JSON: %s", o.out)
@@ -285,6 +315,17 @@ func TestHelp(t *testing.T) {
 		if o := s.ok(args...); !strings.Contains(o.out, "--grad-accum") {
 			t.Errorf("%v: %s", args, o.out)
 		}
+	}
+	for _, c := range newApp(streams{}, nil).commands {
+		for line := range strings.Lines(s.ok(c.Name, "--help").out) {
+			if strings.Count(line, "(default:") > 1 {
+				t.Errorf("%s: two defaults of one flag: %s", c.Name, line)
+			}
+		}
+	}
+	// The tests' binary does not know the source it was built of, which is said.
+	if o := s.ok("version"); !strings.Contains(o.out, "unknown\n") {
+		t.Errorf("version: %s", o.out)
 	}
 	if o := s.ok("--version"); !strings.Contains(o.out, "promptgen") {
 		t.Errorf("--version: %s", o.out)

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,7 +50,7 @@ func freezeFlag(category string) cli.Flag {
 func adapterFlags(category string) []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "lora-rank", Category: category, Usage: "train low-rank adapters of that `RANK` instead of the weights"},
-		&cli.Float64Flag{Name: "lora-alpha", Category: category, Usage: "weight of the adapters, in units of 1/rank (default: twice the rank)"},
+		&cli.Float64Flag{Name: "lora-alpha", Category: category, Usage: "weight of the adapters, in units of 1/rank", DefaultText: "twice the rank"},
 		&cli.Float64Flag{Name: "lora-dropout", Category: category, Usage: "dropout of what the adapters read"},
 		&cli.StringSliceFlag{Name: "lora-target", Category: category, Usage: "`MATRIX` of the layers that gets an adapter, repeat for more: c_attn, c_proj, c_fc, attn.c_proj, mlp.c_proj (default: all)"},
 	}
@@ -135,11 +137,21 @@ func (a *app) planCommand() *cli.Command {
 				err = a.showPlan(r)
 			}
 			if err == nil && !r.Fits && (c.IsSet("max-memory") || !fits && c.IsSet("write-config")) {
-				err = train.TooLarge(r.cfg, r.settings, r.Limit, r.Nearest)
+				err = adviceOfTrain(train.TooLarge(r.cfg, r.settings, r.Limit, r.Nearest))
 			}
 			return err
 		},
 	}
+}
+
+// adviceOfTrain has an error of train's name the commands of the flags that it
+// advises: others print it too, which lack them.
+func adviceOfTrain(err error) error {
+	text := strings.NewReplacer("; --shrink takes", "; train --shrink takes", ", --write-config FILE", ", plan --write-config FILE").Replace(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return fault.With(fault.Code(err), errors.New(text))
 }
 
 // planReport is the result of plan.

@@ -51,7 +51,7 @@ func TestPlanThatDoesNotFit(t *testing.T) {
 	s := newShell(t)
 	limit := []string{"--max-memory", "300MiB", "--quiet"}
 	o := s.run(append([]string{"plan", "--config", "small", "--write-config", "fits.json"}, limit...)...)
-	if o.code != fault.CodeMemory || !strings.Contains(o.out, "would fit") || !strings.Contains(o.err, "n_embd") || strings.Count(o.err, "\n") != 1 {
+	if o.code != fault.CodeMemory || !strings.Contains(o.out, "would fit") || !strings.Contains(o.err, "n_embd") || !strings.Contains(o.err, "; train --shrink takes the first") || strings.Count(o.err, "\n") != 1 {
 		t.Fatalf("code %d, %s%s", o.code, o.out, o.err)
 	}
 	if b, err := os.ReadFile("fits.json"); err != nil || strings.Contains(string(b), `"vocab_size": 21128`) {

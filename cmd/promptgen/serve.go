@@ -72,9 +72,6 @@ func (a *app) serveOptions(c *cli.Context) (serve.Options, error) {
 	var faults fault.List
 	a.refuseDevice(&faults, c.String("device"))
 	dtype(&faults, c.String("dtype"), inferenceTypes)
-	// Empty is what a shell makes of a variable that is not set: without its keys,
-	// or on every address, the service would be open to more than was meant.
-	notEmpty(&faults, c, "host", "api-key-file", "tls-cert", "tls-key", "model", "base", "vocab")
 	positive(&faults, c, "max-length", "max-samples", "max-queue", "slots")
 	if p := c.Int("port"); p < 0 || p > 65535 {
 		faults.Addf("--port must be between 0 and 65535, not %d", p)

@@ -40,7 +40,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.IntFlag{Name: "max-steps", Category: run, Usage: "end after `N` optimizer steps, however many passes that are (0: no limit)"},
 			&cli.IntFlag{Name: "batch-size", Aliases: []string{"batch_size"}, Category: run, Value: d.BatchSize, Usage: "windows computed together"},
 			&cli.IntFlag{Name: "grad-accum", Aliases: []string{"gradient_accumulation"}, Category: run, Value: d.GradAccum, Usage: "batches in one optimizer step"},
-			&cli.IntFlag{Name: "stride", Category: run, Usage: "tokens from one window's start to the next's (default: n_ctx)"},
+			&cli.IntFlag{Name: "stride", Category: run, Usage: "tokens from one window's start to the next's", DefaultText: "n_ctx"},
 			dtypeFlag(run, trainingTypes),
 			&cli.BoolFlag{Name: "fp16", Category: run, Usage: "the original's name for --dtype bf16"},
 			&cli.StringFlag{Name: "fp16_opt_level", Category: run, Usage: "taken for the original's sake, without effect"},
@@ -48,13 +48,13 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.Float64Flag{Name: "lr", Category: rate, Value: d.LR, Usage: "peak learning rate"},
 			&cli.IntFlag{Name: "warmup-steps", Aliases: []string{"warmup_steps"}, Category: rate, Value: -1, Usage: "steps until the peak (-1: a tenth of all, at most 2000)"},
 			&cli.StringFlag{Name: "schedule", Category: rate, Value: string(d.Schedule), Usage: "`linear`, cosine or constant after the warm-up"},
-			&cli.Float64Flag{Name: "min-lr", Category: rate, Usage: "rate that linear and cosine fall to (default: 0; cosine: a tenth of the peak)"},
+			&cli.Float64Flag{Name: "min-lr", Category: rate, Usage: "rate that linear and cosine fall to", DefaultText: "0; cosine: a tenth of the peak"},
 			&cli.Float64Flag{Name: "max-grad-norm", Aliases: []string{"max_grad_norm"}, Category: rate, Value: d.MaxGradNorm, Usage: "clip the gradient to this norm (0: do not)"},
 			&cli.Float64Flag{Name: "weight-decay", Category: rate, Value: d.WeightDecay, Usage: "decay of the matrices"},
 			&cli.BoolFlag{Name: "decay-all", Category: rate, Usage: "let gains and biases decay too"},
 			freezeFlag(rate),
 			&cli.Float64Flag{Name: "label-smoothing", Category: rate, Usage: "share of each target that is divided among all tokens"},
-			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts (default: the config's)"},
+			&cli.Float64Flag{Name: "dropout", Category: rate, Usage: "all dropouts", DefaultText: "the config's"},
 		}, slices.Concat(adapterFlags("Adapters (on the model of --init-from)"), []cli.Flag{
 			&cli.IntFlag{Name: "log-every", Aliases: []string{"log_step"}, Category: files, Value: d.LogEvery, Usage: "steps between two lines of metrics.jsonl"},
 			&cli.IntFlag{Name: "eval-every", Category: files, Usage: "steps between two validations (0: after each epoch)"},
@@ -65,7 +65,7 @@ func (a *app) trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "writer_dir", Category: files, Usage: "`FOLDER` for TensorBoard's files (default: tensorboard in the output folder)"},
 
 			&cli.StringFlag{Name: "dist", Category: several, Value: string(dist.Auto), Usage: "train together with the other processes of an MPI job: `auto` (if a launcher started this one), off or mpi"},
-			&cli.IntFlag{Name: "shards", Category: several, Usage: "parts of a step that ranks share, whose number fixes the result (default: 1; under MPI 8, at most the effective batch)"},
+			&cli.IntFlag{Name: "shards", Category: several, Usage: "parts of a step that ranks share, whose number fixes the result", DefaultText: "1; under MPI 8, at most the effective batch"},
 			&cli.DurationFlag{Name: "dist-timeout", Category: several, Value: dist.DefaultTimeout, Usage: "end this rank (75) when the others keep it waiting for so long, or thrice its own share of a step"},
 			&cli.BoolFlag{Name: "shrink", Category: memoryCategory, Usage: "where the config does not fit, train the nearest that does"},
 		}, memoryFlags())...),
@@ -156,8 +156,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		o.MinLR = &rate
 	}
 	o.SaveEvery, o.SaveInterval = saveEvery(&faults, c.String("save-every"))
-	if c.IsSet("dropout") {
-		p := c.Float64("dropout")
+	if p, given := dropout(&faults, c); given {
 		o.Dropout = &p
 	}
 	return o, faults.Err("train")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -18,16 +19,22 @@ func (a *app) versionCommand() *cli.Command {
 			if c.Bool("json") {
 				return a.console.JSON(b)
 			}
-			revision := b.Revision
-			if b.Modified {
-				revision += " (modified)"
-			}
 			return a.console.Facts(
 				ui.Fact{Name: "promptgen", Value: b.Version},
-				ui.Fact{Name: "revision", Value: strings.TrimSpace(revision + " " + b.Time)},
+				ui.Fact{Name: "revision", Value: revision(b)},
 				ui.Fact{Name: "go", Value: b.Go + " " + b.Platform},
 				ui.Fact{Name: "gorgonia", Value: b.Gorgonia},
 			)
 		},
 	}
+}
+
+// revision is which source the program was built of; a build without version
+// control (-buildvcs=false, an archive of the source) does not know.
+func revision(b host.Program) string {
+	text := b.Revision
+	if b.Modified {
+		text += " (modified)"
+	}
+	return cmp.Or(strings.TrimSpace(text+" "+b.Time), "unknown")
 }

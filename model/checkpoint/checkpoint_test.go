@@ -325,7 +325,7 @@ func TestLoadFaults(t *testing.T) {
 		{"a token that is none", func(t *testing.T, dir string) {
 			editJSON(t, filepath.Join(dir, metaName), func(m map[string]any) { m["eos_token"] = "[NOPE]" })
 		}, []string{metaName, "[NOPE]"}},
-		{"no vocabulary", remove(vocabName), []string{vocabName}},
+		{"no vocabulary", remove(vocabName), []string{vocabName, "--vocab FILE"}},
 		{"user dictionary elsewhere", func(t *testing.T, dir string) {
 			editJSON(t, filepath.Join(dir, metaName), func(m map[string]any) { m["user_dict"] = "../secret" })
 		}, []string{metaName}},

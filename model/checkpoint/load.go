@@ -224,7 +224,7 @@ func (m *Model) loadVocab(dir string, size int, h *hfConfig, o LoadOptions) erro
 	if path == "" {
 		path = filepath.Join(dir, vocabName)
 		if _, ours := m.Meta.Files[vocabName]; !exists(path) && ours {
-			return fault.Corrupt("%s: is missing %s; the folder is not whole", dir, vocabName)
+			return fault.Corrupt("%s: is missing %s; the folder is not whole: copy it again, or name its vocabulary with --vocab FILE", dir, vocabName)
 		}
 		if !exists(path) {
 			return nil
