@@ -18,6 +18,7 @@ import (
 const (
 	bookPrefix    = "tokenized_train_"
 	defaultPieces = 100
+	maxPieces     = 100_000 // files in one folder that a file system can be asked to hold
 )
 
 // tokenizeBook writes what the original writes: the entries dealt out to a fixed
@@ -44,17 +45,20 @@ func tokenizeBook(ctx context.Context, o *TokenizeOptions, paths []string) (*tal
 			t.add(b)
 			begin := 0
 			for _, end := range b.ends {
-				if err := p.write(b.ids[begin:end]); err != nil {
+				if err := p.write(ctx, b.ids[begin:end]); err != nil {
 					return fmt.Errorf("writing %s: %w", o.Out, err)
 				}
 				begin = end
 			}
 			return nil
 		})
-		if err := errors.Join(err, p.close()); err != nil {
-			return err
+		if err == nil {
+			err = o.judge(t)
 		}
-		return o.judge(t)
+		if err == nil {
+			err = p.openUpTo(ctx, p.number-1) // those that no entry fell to
+		}
+		return errors.Join(err, p.flush())
 	})
 	if err != nil {
 		return nil, err
@@ -73,14 +77,18 @@ type pieces struct {
 	w       *bufio.Writer
 }
 
-// write writes the next entry's ids, which are none if it was dropped.
-func (p *pieces) write(ids []int32) error {
+// write writes the next entry's ids, which are none if it was dropped: then no
+// file is begun, so that a corpus of such entries is refused before there is one.
+func (p *pieces) write(ctx context.Context, ids []int32) error {
 	to := p.number - 1
 	if each := p.entries / p.number; each > 0 {
 		to = min(to, p.at/each)
 	}
 	p.at++
-	if err := p.openUpTo(to); err != nil {
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := p.openUpTo(ctx, to); err != nil {
 		return err
 	}
 	var b []byte
@@ -92,8 +100,11 @@ func (p *pieces) write(ids []int32) error {
 }
 
 // openUpTo begins all files up to that number; those passed over stay empty.
-func (p *pieces) openUpTo(number int) (err error) {
+func (p *pieces) openUpTo(ctx context.Context, number int) (err error) {
 	for ; p.open <= number; p.open++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := p.flush(); err != nil {
 			return err
 		}
@@ -112,11 +123,6 @@ func (p *pieces) flush() error {
 	err := errors.Join(p.w.Flush(), p.f.Close())
 	p.f = nil
 	return err
-}
-
-// close begins the files that no entry fell to, and closes the last.
-func (p *pieces) close() error {
-	return errors.Join(p.openUpTo(p.number-1), p.flush())
 }
 
 func bookPiece(dir string, number int) string {

@@ -65,8 +65,8 @@ func (o *TokenizeOptions) Validate() error {
 	if !(o.MaxUnk >= 0 && o.MaxUnk <= 1) {
 		faults.Addf("max-unk is %v and must lie between 0 and 1", o.MaxUnk)
 	}
-	if o.NumPieces < 0 {
-		faults.Addf("num-pieces is %d and must be positive", o.NumPieces)
+	if o.NumPieces < 0 || o.NumPieces > maxPieces {
+		faults.Addf("num-pieces is %d and must be between 1 and %d", o.NumPieces, maxPieces)
 	}
 	if o.Threads < 0 {
 		faults.Addf("threads is %d and must not be negative", o.Threads)

@@ -123,6 +123,8 @@ func TestTokenizeRefuses(t *testing.T) {
 		{"held out and book", TokenizeOptions{Corpus: []string{good}, Compat: true, ValFraction: 0.1}, fault.CodeUsage, "val-fraction"},
 		{"the book from a pipe", TokenizeOptions{Corpus: []string{Stdin}, Compat: true}, fault.CodeUsage, "twice"},
 		{"broken JSON", TokenizeOptions{Corpus: []string{good, write(t, "f.json", `["a",`)}}, fault.CodeCorrupt, "f.json"},
+		{"too many files", TokenizeOptions{Corpus: []string{good}, Compat: true, NumPieces: maxPieces + 1}, fault.CodeUsage, "num-pieces is 100001"},
+		{"the book, only short documents", TokenizeOptions{Corpus: []string{good}, Compat: true, MinLength: 9}, fault.CodeData, "--min-length"},
 		{"the book, empty", TokenizeOptions{Corpus: []string{write(t, "e.txt", "")}, Compat: true}, fault.CodeData, "empty"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -140,6 +142,28 @@ func TestTokenizeRefuses(t *testing.T) {
 	}
 	if b, err := os.ReadFile(good); err != nil || len(b) == 0 {
 		t.Error("what lay in the way of the set is gone")
+	}
+}
+
+// The book's files are begun when there is something to write to them, and no
+// more of them once the run is cancelled.
+func TestPiecesBegin(t *testing.T) {
+	p := &pieces{dir: t.TempDir(), number: 50, entries: 100}
+	for range 60 {
+		if err := p.write(t.Context(), nil); err != nil || p.open != 0 {
+			t.Fatalf("%d files for entries that were dropped (%v)", p.open, err)
+		}
+	}
+	if err := p.write(t.Context(), []int32{1}); err != nil || p.open != 31 {
+		t.Fatalf("%d files (%v)", p.open, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.openUpTo(ctx, p.number-1); !errors.Is(err, context.Canceled) || p.open != 31 {
+		t.Errorf("went on to %d files (%v)", p.open, err)
+	}
+	if err := p.flush(); err != nil {
+		t.Error(err)
 	}
 }
 

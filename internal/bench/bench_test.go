@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"testing"
+	"time"
 
 	"promptgen/internal/kernel"
 	"promptgen/train"
@@ -63,6 +64,27 @@ func TestCancelled(t *testing.T) {
 	s, _ := LoadShape("test")
 	if _, err := Gemm(ctx, GemmOptions{Config: s.Config, Batch: 1, DType: kernel.BF16, Threads: 1}); err == nil {
 		t.Error("went on")
+	}
+}
+
+// So does one that is cancelled while it measures.
+func TestCancelledWhileMeasuring(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	runs := 0
+	if _, err := timeOf(ctx, 1000, func() { runs++; cancel() }); err == nil || runs > 1 {
+		t.Errorf("%d runs, %v", runs, err)
+	}
+	ctx, cancel = context.WithCancel(context.Background())
+	b := &inferBench{ctx: ctx}
+	runs = 0
+	b.speeds(timed{1, func() time.Duration {
+		if runs++; runs == repeats+1 { // the last
+			cancel()
+		}
+		return 1
+	}})
+	if b.err == nil {
+		t.Error("a run that was cut short counts")
 	}
 }
 

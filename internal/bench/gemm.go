@@ -92,14 +92,14 @@ func Gemm(ctx context.Context, o GemmOptions) (*GemmReport, error) {
 	rng := rand.New(rand.NewPCG(o.Seed, 0))
 	var work, elapsed, fastest float64
 	for _, p := range products(o.Config, o.Batch) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		g := p.gemm
 		g.BF16 = o.DType == kernel.BF16
 		g.A, g.B, g.C = normal(rng, g.M*g.K), normal(rng, g.K*g.N), make([]float32, g.M*g.N)
 		flops := 2e-9 * float64(g.M) * float64(g.N) * float64(g.K)
-		seconds := timeOf(o.Steps, func() { cpu.Gemm(&g) })
+		seconds, err := timeOf(ctx, o.Steps, func() { cpu.Gemm(&g) })
+		if err != nil {
+			return nil, err
+		}
 		work += p.times * flops
 		elapsed += p.times * seconds
 		rate := flops / seconds
@@ -118,15 +118,18 @@ func Gemm(ctx context.Context, o GemmOptions) (*GemmReport, error) {
 }
 
 // timeOf is the median duration of f, in seconds, after one to warm up.
-func timeOf(steps int, f func()) float64 {
+func timeOf(ctx context.Context, steps int, f func()) (float64, error) {
 	f()
 	var times []time.Duration
 	for begin := time.Now(); steps > 0 && len(times) < steps || steps == 0 && (len(times) < 3 || time.Since(begin) < gemmTime); {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		start := time.Now()
 		f()
 		times = append(times, time.Since(start))
 	}
-	return median(times).Seconds()
+	return median(times).Seconds(), nil
 }
 
 func normal(r *rand.Rand, n int) []float32 {

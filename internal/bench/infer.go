@@ -152,6 +152,7 @@ func (b *inferBench) speeds(runs ...timed) []float64 {
 			}
 		}
 	}
+	b.err = b.ctx.Err() // the last run may have been cut short
 	speeds := make([]float64, len(runs))
 	for i, t := range runs {
 		speeds[i] = float64(t.tokens) / median(times[i]).Seconds()
@@ -181,7 +182,7 @@ func (b *inferBench) decode(n, steps, texts, nCtx int) timed {
 		}
 		b.r.Drop(&first)
 		begun := time.Now()
-		for s := range steps {
+		for s := 0; s < steps && b.ctx.Err() == nil; s++ {
 			for i := range parts {
 				at := (n + s + i) % len(b.ids)
 				parts[i].IDs = b.ids[at : at+1]
