@@ -118,7 +118,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 	o.Seed, o.Threads, o.ISA = c.Uint64("seed"), c.Int("threads"), a.env["ISA"]
 	r, err := bench.Train(c.Context, bench.TrainOptions{Train: o, Steps: c.Int("steps")})
 	if err != nil {
-		return adviceOfTrain(err)
+		return err
 	}
 	if c.Bool("json") {
 		return a.console.JSON(r)

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -137,21 +135,11 @@ func (a *app) planCommand() *cli.Command {
 				err = a.showPlan(r)
 			}
 			if err == nil && !r.Fits && (c.IsSet("max-memory") || !fits && c.IsSet("write-config")) {
-				err = adviceOfTrain(train.TooLarge(r.cfg, r.settings, r.Limit, r.Nearest))
+				err = train.TooLarge(r.cfg, r.settings, r.Limit, r.Nearest)
 			}
 			return err
 		},
 	}
-}
-
-// adviceOfTrain has an error of train's name the commands of the flags that it
-// advises: others print it too, which lack them.
-func adviceOfTrain(err error) error {
-	text := strings.NewReplacer("; --shrink takes", "; train --shrink takes", ", --write-config FILE", ", plan --write-config FILE").Replace(err.Error())
-	if text == err.Error() {
-		return err
-	}
-	return fault.With(fault.Code(err), errors.New(text))
 }
 
 // planReport is the result of plan.
