@@ -120,7 +120,7 @@ func (o Options) withDefaults() Options {
 		o.Resume = def.Resume
 	}
 	o.LoRA = o.LoRA.WithDefaults()
-	if o.Dropout != nil {
+	if o.Dropout != nil && isDropout(*o.Dropout) { // else it is one fault, and not each of the three
 		o.Config.EmbdDrop, o.Config.AttnDrop, o.Config.ResidDrop = *o.Dropout, *o.Dropout, *o.Dropout
 	}
 	return o
@@ -202,8 +202,8 @@ func (o Options) Validate() error {
 	if o.MinLR != nil {
 		between("min-lr", *o.MinLR, 0, o.LR)
 	}
-	if o.Dropout != nil {
-		between("dropout", *o.Dropout, 0, 0.999)
+	if o.Dropout != nil && !isDropout(*o.Dropout) {
+		l.Addf("dropout must be between 0 and %g, not %g", mostDropout, *o.Dropout)
 	}
 	if !o.Schedule.known() {
 		l.Addf("schedule %q is not known: use linear, cosine or constant", o.Schedule)
@@ -213,6 +213,11 @@ func (o Options) Validate() error {
 	}
 	return fault.List(l).Err("training options")
 }
+
+// mostDropout leaves a model something to learn from.
+const mostDropout = 0.999
+
+func isDropout(p float64) bool { return p >= 0 && p <= mostDropout }
 
 // mostEpochs times the steps of an epoch is a number of steps that can be counted.
 const mostEpochs = 1_000_000_000

@@ -99,9 +99,6 @@ func benchShape(faults *fault.List, c *cli.Context, types []string) (bench.Shape
 	if c.IsSet("steps") {
 		positive(faults, c, "steps")
 	}
-	if p, given := dropout(faults, c); given {
-		shape.Config.EmbdDrop, shape.Config.AttnDrop, shape.Config.ResidDrop = p, p, p
-	}
 	return shape, dtype(faults, c.String("dtype"), types)
 }
 
@@ -114,7 +111,7 @@ func (a *app) benchTrain(c *cli.Context) error {
 	if err := faults.Err("bench train"); err != nil {
 		return err
 	}
-	o.Config, o.BatchSize, o.DType = shape.Config, shape.Batch, dt
+	o.Config, o.BatchSize, o.DType, o.Dropout = shape.Config, shape.Batch, dt, dropout(c)
 	o.Seed, o.Threads, o.ISA = c.Uint64("seed"), c.Int("threads"), a.env["ISA"]
 	r, err := bench.Train(c.Context, bench.TrainOptions{Train: o, Steps: c.Int("steps")})
 	if err != nil {

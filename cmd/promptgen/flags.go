@@ -69,13 +69,13 @@ func vocabSizeFlag() cli.Flag {
 		DefaultText: fmt.Sprintf("the config's, else %d", bench.DefaultVocab)}
 }
 
-// dropout reads --dropout, where it is given.
-func dropout(faults *fault.List, c *cli.Context) (p float64, given bool) {
-	p = c.Float64("dropout")
-	if p < 0 || p > 0.999 {
-		faults.Addf("--dropout must be between 0 and 0.999, not %g", p)
+// dropout reads --dropout; nil: it is not given.
+func dropout(c *cli.Context) *float64 {
+	if !c.IsSet("dropout") {
+		return nil
 	}
-	return p, c.IsSet("dropout")
+	p := c.Float64("dropout")
+	return &p
 }
 
 // The number formats that training and inference compute in.

@@ -56,8 +56,10 @@ func isTokenShard(e os.DirEntry) bool {
 // whole is reported and then is the error.
 func (a *app) inspectModel(c *cli.Context, path string) error {
 	info, err := checkpoint.Inspect(path) // puts a model back that a crash cut off from its place
-	if _, absent := os.Stat(path); err != nil && errors.Is(absent, fs.ErrNotExist) {
-		return fault.Usage("inspect: %s: no such file or folder; check the path", path)
+	if err != nil {
+		if _, absent := os.Stat(path); errors.Is(absent, fs.ErrNotExist) {
+			return fault.Usage("inspect: %s: no such file or folder; check the path", path)
+		}
 	}
 	if fault.Code(err) == fault.CodeCorrupt {
 		return fmt.Errorf("%w; inspect knows %s", err, whatInspectKnows)

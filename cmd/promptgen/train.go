@@ -156,9 +156,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		o.MinLR = &rate
 	}
 	o.SaveEvery, o.SaveInterval = saveEvery(&faults, c.String("save-every"))
-	if p, given := dropout(&faults, c); given {
-		o.Dropout = &p
-	}
+	o.Dropout = dropout(c)
 	return o, faults.Err("train")
 }
 

@@ -298,10 +298,10 @@ func (w writer) begin(ctx context.Context, path string) (target, func(), error) 
 		return t, nil, folderError(t.parent, err)
 	}
 	l, err := waitLock(ctx, t.hidden(lockName))
-	if errors.Is(err, context.Canceled) {
-		return t, nil, err // nothing has begun
-	}
 	if err != nil {
+		if ctx.Err() != nil {
+			return t, nil, ctx.Err() // nothing has begun
+		}
 		return t, nil, writeError(path, err)
 	}
 	if err := w.clean(t); err != nil {

@@ -144,15 +144,15 @@ func (b *inferBench) speeds(runs ...timed) []float64 {
 	times := make([][]time.Duration, len(runs))
 	for round := range repeats + 1 {
 		for i, t := range runs {
-			if b.err = b.ctx.Err(); b.err != nil {
+			d := t.run()
+			if b.err = b.ctx.Err(); b.err != nil { // this one may have been cut short
 				return make([]float64, len(runs))
 			}
-			if d := t.run(); round > 0 {
+			if round > 0 {
 				times[i] = append(times[i], d)
 			}
 		}
 	}
-	b.err = b.ctx.Err() // the last run may have been cut short
 	speeds := make([]float64, len(runs))
 	for i, t := range runs {
 		speeds[i] = float64(t.tokens) / median(times[i]).Seconds()
