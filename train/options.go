@@ -203,7 +203,7 @@ func (o Options) Validate() error {
 		between("min-lr", *o.MinLR, 0, o.LR)
 	}
 	if o.Dropout != nil && !isDropout(*o.Dropout) {
-		l.Addf("dropout must be between 0 and %g, not %g", mostDropout, *o.Dropout)
+		l.Addf("dropout must be between 0 and %g, not %g", MaxDropout, *o.Dropout)
 	}
 	if !o.Schedule.known() {
 		l.Addf("schedule %q is not known: use linear, cosine or constant", o.Schedule)
@@ -214,10 +214,10 @@ func (o Options) Validate() error {
 	return fault.List(l).Err("training options")
 }
 
-// mostDropout leaves a model something to learn from.
-const mostDropout = 0.999
+// MaxDropout leaves a model something to learn from.
+const MaxDropout = 0.999
 
-func isDropout(p float64) bool { return p >= 0 && p <= mostDropout }
+func isDropout(p float64) bool { return p >= 0 && p <= MaxDropout }
 
 // mostEpochs times the steps of an epoch is a number of steps that can be counted.
 const mostEpochs = 1_000_000_000

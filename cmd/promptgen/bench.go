@@ -107,11 +107,11 @@ func (a *app) benchTrain(c *cli.Context) error {
 	shape, dt := benchShape(&faults, c, trainingTypes)
 	o := train.DefaultOptions()
 	o.MaxMemory, _ = maxMemory(&faults, c)
-	o.Recompute, o.OptimizerBF16 = recomputing(&faults, c), optimizerBF16(&faults, c)
+	o.Recompute, o.OptimizerBF16, o.Dropout = recomputing(&faults, c), optimizerBF16(&faults, c), dropout(&faults, c)
 	if err := faults.Err("bench train"); err != nil {
 		return err
 	}
-	o.Config, o.BatchSize, o.DType, o.Dropout = shape.Config, shape.Batch, dt, dropout(c)
+	o.Config, o.BatchSize, o.DType = shape.Config, shape.Batch, dt
 	o.Seed, o.Threads, o.ISA = c.Uint64("seed"), c.Int("threads"), a.env["ISA"]
 	r, err := bench.Train(c.Context, bench.TrainOptions{Train: o, Steps: c.Int("steps")})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"promptgen/internal/bench"
 	"promptgen/internal/fault"
 	"promptgen/internal/kernel"
+	"promptgen/train"
 )
 
 // The original's places: what a command reads and writes unless told otherwise.
@@ -70,11 +71,14 @@ func vocabSizeFlag() cli.Flag {
 }
 
 // dropout reads --dropout; nil: it is not given.
-func dropout(c *cli.Context) *float64 {
+func dropout(faults *fault.List, c *cli.Context) *float64 {
 	if !c.IsSet("dropout") {
 		return nil
 	}
 	p := c.Float64("dropout")
+	if p < 0 || p > train.MaxDropout {
+		faults.Addf("--dropout must be between 0 and %g, not %g", train.MaxDropout, p)
+	}
 	return &p
 }
 

@@ -156,7 +156,7 @@ func (a *app) trainOptions(c *cli.Context) (train.Options, error) {
 		o.MinLR = &rate
 	}
 	o.SaveEvery, o.SaveInterval = saveEvery(&faults, c.String("save-every"))
-	o.Dropout = dropout(c)
+	o.Dropout = dropout(&faults, c)
 	return o, faults.Err("train")
 }
 
